@@ -1,0 +1,30 @@
+//! Every bound that is not a setting, in one place, with its unit in its name and its relations asserted.
+
+/// Smallest frame that can hold a request header: key, version, correlation id. Shorter ones close the connection.
+pub const REQUEST_BYTES_MIN: usize = 8;
+
+/// Largest request frame by default (`socket.request.max.bytes`, Kafka's default).
+pub const REQUEST_BYTES_MAX: usize = 100 << 20;
+
+/// O_DIRECT writes start, end and lie in memory at multiples of this: the largest logical block of common disks.
+pub const DISK_BLOCK_BYTES: usize = 4096;
+
+/// Largest append to a journal in one write; larger ones gain nothing (see docs/performance.md once it exists).
+pub const COMMIT_BYTES_MAX: usize = 1 << 20;
+
+/// Segments are written in pieces of this size where there is that much.
+pub const SEGMENT_PIECE_BYTES: usize = 256 << 10;
+
+/// One journal file. A record never spans two, so it must hold the largest request.
+pub const JOURNAL_FILE_BYTES: usize = 128 << 20;
+
+/// What a journal adds to the largest record: its header, rounded up to whole blocks at both ends.
+const JOURNAL_OVERHEAD_BYTES_MAX: usize = 4 * DISK_BLOCK_BYTES;
+
+/// A topic's name is at most this long (Kafka's `Topic.MAX_NAME_LENGTH`, so that a directory can bear it).
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+const _: () = assert!(JOURNAL_FILE_BYTES >= REQUEST_BYTES_MAX + JOURNAL_OVERHEAD_BYTES_MAX);
+const _: () = assert!(COMMIT_BYTES_MAX.is_multiple_of(DISK_BLOCK_BYTES));
+const _: () = assert!(SEGMENT_PIECE_BYTES.is_multiple_of(DISK_BLOCK_BYTES));
+const _: () = assert!(JOURNAL_FILE_BYTES.is_multiple_of(COMMIT_BYTES_MAX));

@@ -1,0 +1,7 @@
+//! Ringlog: a Kafka-compatible broker, one pinned thread per core, io_uring, nothing shared.
+//!
+//! ARCHITECTURE.md draws the layers; `tests/layers.rs` keeps their imports. `unsafe` lives in `runtime` alone.
+#![deny(unsafe_code)]
+
+pub mod base;
+pub mod ports;
