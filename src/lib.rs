@@ -5,3 +5,5 @@
 
 pub mod base;
 pub mod ports;
+#[allow(unsafe_code)]
+pub mod runtime;

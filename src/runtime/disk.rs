@@ -1,0 +1,305 @@
+//! `ports::Disk` on this machine: writes and reads by the core's ring, everything that blocks by the core's helper thread.
+
+use super::blocking::Helper;
+use super::memory::{Pool, RecordBuffer};
+use super::ring::{Ring, read_entry, write_entry};
+use super::tasks::Tasks;
+use crate::base::limits::DISK_BLOCK_BYTES;
+use crate::ports::{Buffer, Disk, OpenMode, WriteToken};
+use bytes::Bytes;
+use io_uring::{opcode, types};
+use std::ffi::CString;
+use std::future::Future;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// An open file; clones share the descriptor. May travel between cores inside a reply.
+#[derive(Clone)]
+pub struct File {
+    inner: Arc<FileInner>,
+}
+
+struct FileInner {
+    fd: OwnedFd,
+    direct: bool,
+    path: PathBuf,
+    /// The same file opened around the page cache, for cold reads of a file that is open through it.
+    around: OnceLock<Option<OwnedFd>>,
+}
+
+impl AsRawFd for File {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.fd.as_raw_fd()
+    }
+}
+
+impl File {
+    fn new(file: std::fs::File, direct: bool, path: PathBuf) -> File {
+        File { inner: Arc::new(FileInner { fd: file.into(), direct, path, around: OnceLock::new() }) }
+    }
+
+    /// This file by a descriptor that reads around the page cache; `None` where it cannot be had (deleted, or refused).
+    ///
+    /// The first call opens it, which may block for a moment; later ones are free.
+    pub fn around_page_cache(&self) -> Option<RawFd> {
+        if self.inner.direct {
+            return Some(self.as_raw_fd());
+        }
+        let around = self.inner.around.get_or_init(|| {
+            // By descriptor, not by name: the name may be gone while a reader still sends.
+            let link = format!("/proc/self/fd/{}", self.as_raw_fd());
+            let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(link);
+            opened.ok().map(OwnedFd::from)
+        });
+        around.as_ref().map(AsRawFd::as_raw_fd)
+    }
+}
+
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.inner.path.display())
+    }
+}
+
+/// Files and memory of one core. Stays on its core.
+#[derive(Clone)]
+pub struct CoreDisk {
+    ring: Ring,
+    helper: Helper,
+    pool: Arc<Pool>,
+    tasks: Tasks,
+}
+
+impl CoreDisk {
+    pub fn new(ring: Ring, helper: Helper, pool: Arc<Pool>, tasks: Tasks) -> CoreDisk {
+        CoreDisk { ring, helper, pool, tasks }
+    }
+
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Runs a call that blocks on `path`, on the helper thread.
+    fn call<T, F>(&self, path: &Path, call: F) -> impl Future<Output = io::Result<T>> + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    {
+        let path = path.to_owned();
+        self.helper.run(move || call(&path).map_err(|error| naming(&path, error)))
+    }
+}
+
+/// The same error with the file's name in it.
+fn naming(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
+    let mut options = std::fs::OpenOptions::new();
+    match mode {
+        OpenMode::ReadBuffered => options.read(true),
+        OpenMode::Direct => options.read(true).write(true).custom_flags(libc::O_DIRECT),
+        OpenMode::CreateDirect => options.read(true).write(true).create_new(true).custom_flags(libc::O_DIRECT),
+        OpenMode::WriteBuffered => options.read(true).write(true).create(true).truncate(false),
+    };
+    let direct = matches!(mode, OpenMode::Direct | OpenMode::CreateDirect);
+    Ok(File::new(options.open(path)?, direct, path.to_owned()))
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    std::fs::File::open(path)?.sync_all()
+}
+
+fn create_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_dir(parent)?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_dir(parent),
+    }
+}
+
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `path` ends with a zero; `stat` is plain data that the call fills.
+    unsafe {
+        let mut stat: libc::statvfs = std::mem::zeroed();
+        check(libc::statvfs(path.as_ptr(), &mut stat))?;
+        Ok(stat.f_bavail * stat.f_frsize)
+    }
+}
+
+fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(error),
+        Ok(entries) => entries.map(|entry| Ok(PathBuf::from(entry?.file_name()))).collect(),
+    }
+}
+
+impl Disk for CoreDisk {
+    type File = File;
+    type Buffer = RecordBuffer;
+
+    fn buffer(&self, bytes: usize) -> RecordBuffer {
+        self.pool.take(bytes)
+    }
+
+    fn submit_write(
+        &self,
+        file: &File,
+        offset: u64,
+        buffer: &RecordBuffer,
+        range: Range<usize>,
+        durable: bool,
+        token: WriteToken,
+    ) {
+        self.ring.write(file, offset, buffer, range, durable, token);
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<File>> {
+        self.call(path, move |path| open(path, mode))
+    }
+
+    async fn file_bytes(&self, file: &File) -> io::Result<u64> {
+        let file = file.clone();
+        self.call(&file.inner.path.clone(), move |_| {
+            // SAFETY: `stat` is plain data that the call fills; the descriptor is open.
+            unsafe {
+                let mut stat: libc::stat = std::mem::zeroed();
+                check(libc::fstat(file.as_raw_fd(), &mut stat))?;
+                Ok(stat.st_size as u64)
+            }
+        })
+        .await
+    }
+
+    async fn read(&self, file: &File, offset: u64, bytes: usize) -> io::Result<Bytes> {
+        let block = DISK_BLOCK_BYTES as u64;
+        // Around the page cache reads must be of whole blocks; what was not asked for is cut off again.
+        let start = offset / block * block;
+        let skip = (offset - start) as usize;
+        let wanted = (skip + bytes).next_multiple_of(DISK_BLOCK_BYTES);
+        let buffer = self.pool.take(wanted);
+        while buffer.len() < wanted {
+            let at = start + buffer.len() as u64;
+            let entry = read_entry(file, at, &buffer, wanted - buffer.len());
+            let keep = (file.clone(), buffer.clone());
+            let read = self.ring.awaited(entry, keep).await.map_err(|error| naming(&file.inner.path, error))?;
+            // SAFETY: the kernel has read that many bytes to the buffer's end.
+            unsafe { buffer.advance(read) };
+            // The end of the file, which lies within a block.
+            if !read.is_multiple_of(DISK_BLOCK_BYTES) || read == 0 {
+                break;
+            }
+        }
+        let end = buffer.len().min(skip + bytes);
+        Ok(buffer.view(skip.min(end)..end))
+    }
+
+    async fn write_small(&self, file: &File, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
+        let mut written = 0;
+        while written < bytes.len() {
+            let rest = bytes[written..].to_vec();
+            let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
+                .offset(offset + written as u64)
+                .build();
+            let keep = (file.clone(), rest);
+            let now = self.ring.awaited(entry, keep).await.map_err(|error| naming(&file.inner.path, error))?;
+            if now == 0 {
+                return Err(naming(&file.inner.path, io::ErrorKind::WriteZero.into()));
+            }
+            written += now;
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        file: &File,
+        offset: u64,
+        buffer: &RecordBuffer,
+        range: Range<usize>,
+        durable: bool,
+    ) -> io::Result<()> {
+        let bytes = range.len();
+        let entry = write_entry(file, offset, buffer, range, durable);
+        let keep = (file.clone(), buffer.clone());
+        let written = self.ring.awaited(entry, keep).await.map_err(|error| naming(&file.inner.path, error))?;
+        if written < bytes {
+            let short = io::Error::other(format!("short write: {written} of {bytes} bytes"));
+            return Err(naming(&file.inner.path, short));
+        }
+        Ok(())
+    }
+
+    async fn sync(&self, file: &File) -> io::Result<()> {
+        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build();
+        let result = self.ring.awaited(entry, file.clone()).await;
+        result.map(drop).map_err(|error| naming(&file.inner.path, error))
+    }
+
+    async fn set_file_bytes(&self, file: &File, bytes: u64) -> io::Result<()> {
+        let file = file.clone();
+        self.call(&file.inner.path.clone(), move |_| {
+            // SAFETY: takes no pointers; the descriptor is open.
+            check(unsafe { libc::ftruncate(file.as_raw_fd(), bytes as i64) })
+        })
+        .await
+    }
+
+    async fn allocate(&self, file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+        let file = file.clone();
+        self.call(&file.inner.path.clone(), move |_| {
+            // SAFETY: takes no pointers; the descriptor is open.
+            check(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset as i64, bytes as i64) })
+        })
+        .await
+    }
+
+    fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
+        self.call(path, create_dir)
+    }
+
+    fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<PathBuf>>> {
+        self.call(path, list)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> {
+        let to = to.to_owned();
+        self.call(from, move |from| std::fs::rename(from, to))
+    }
+
+    fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
+        self.call(path, |path| std::fs::remove_file(path))
+    }
+
+    fn remove_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
+        self.call(path, |path| std::fs::remove_dir(path))
+    }
+
+    fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
+        self.call(path, sync_dir)
+    }
+
+    fn free_bytes(&self, path: &Path) -> impl Future<Output = io::Result<u64>> {
+        self.call(path, free_bytes)
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        self.tasks.spawn(future);
+    }
+}

@@ -1,0 +1,14 @@
+//! The machine: the only home of glommio, io_uring, libc, the clocks and `unsafe`. Implements `ports`.
+
+pub mod blocking;
+pub mod clock;
+pub mod disk;
+pub mod doorbell;
+pub mod executor;
+pub mod mailbox;
+pub mod memory;
+pub mod ring;
+pub mod socket;
+pub mod tasks;
+pub mod transfer;
+pub mod turn;

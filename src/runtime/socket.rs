@@ -1,0 +1,144 @@
+//! Sockets: listening on every core, and calls that never block.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Connections that the kernel may hold ready for a core that is busy.
+const BACKLOG: i32 = 4096;
+/// Memory pieces given to one sendmsg.
+pub const SEND_PIECES_MAX: usize = 64;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: passes four bytes of `value`, which lives through the call.
+    check(unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), 4) }).map(drop)
+}
+
+/// A listener that shares its port with those of other cores (SO_REUSEPORT); the kernel spreads connections over them.
+///
+/// # Errors
+/// `AddrInUse` where somebody else has the port.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: takes no pointers.
+    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
+    // SAFETY: a descriptor that was just made and that nobody else knows.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    match address {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: `raw` is a whole sockaddr_in and its size is given.
+            check(unsafe { libc::bind(fd, (&raw const raw).cast(), size_of_val(&raw) as u32) })?;
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as u16,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: `raw` is a whole sockaddr_in6 and its size is given.
+            check(unsafe { libc::bind(fd, (&raw const raw).cast(), size_of_val(&raw) as u32) })?;
+        }
+    }
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::listen(fd, BACKLOG) })?;
+    Ok(TcpListener::from(socket))
+}
+
+/// A connection's socket; closed when dropped.
+pub struct Socket {
+    fd: OwnedFd,
+    peer: Option<SocketAddr>,
+}
+
+impl Socket {
+    /// Takes over an accepted socket: no Nagle; on loopback no bbr, whose pacing timers dominate there.
+    pub fn new(fd: OwnedFd) -> Socket {
+        let raw = fd.as_raw_fd();
+        let stream = std::net::TcpStream::from(fd);
+        let peer = stream.peer_addr().ok();
+        // A socket that refuses an option still works, only slower.
+        let _ = stream.set_nodelay(true);
+        if peer.is_some_and(|peer| peer.ip().is_loopback()) {
+            let name = c"cubic";
+            // SAFETY: passes five bytes of a constant.
+            unsafe {
+                libc::setsockopt(raw, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_ptr().cast(), 5);
+            }
+        }
+        Socket { fd: stream.into(), peer }
+    }
+
+    /// Who is connected; `None` where it was gone before we looked.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    pub fn descriptor(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Ends both directions: the peer sees it, and a watch of this socket ends.
+    pub fn shutdown(&self) {
+        // SAFETY: takes no pointers; failing means that the peer was faster.
+        unsafe { libc::shutdown(self.descriptor(), libc::SHUT_RDWR) };
+    }
+
+    /// Reads what is there into `first`, then `second`. 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there.
+    pub fn receive(&self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
+        let mut pieces = [
+            libc::iovec { iov_base: first.as_mut_ptr().cast(), iov_len: first.len() },
+            libc::iovec { iov_base: second.as_mut_ptr().cast(), iov_len: second.len() },
+        ];
+        let from = usize::from(first.is_empty());
+        // SAFETY: an all-zero msghdr is valid: no name, no control data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = pieces[from..].as_mut_ptr();
+        message.msg_iovlen = 2 - from;
+        // SAFETY: the pieces point to two slices that are borrowed mutably through the call.
+        let read = unsafe { libc::recvmsg(self.descriptor(), &mut message, libc::MSG_DONTWAIT) };
+        if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
+    }
+
+    /// Sends the front of `pieces` (at most `SEND_PIECES_MAX`); returns how many bytes the socket took. `more`: further bytes
+    /// follow at once, so an unfilled packet may wait for them.
+    ///
+    /// # Errors
+    /// `WouldBlock` where its buffer is full.
+    pub fn send(&self, pieces: &[&[u8]], more: bool) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
+        let sent = if let [piece] = pieces {
+            // SAFETY: the slice is borrowed through the call.
+            unsafe { libc::send(self.descriptor(), piece.as_ptr().cast(), piece.len(), flags) }
+        } else {
+            let mut vector = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; SEND_PIECES_MAX];
+            let count = pieces.len().min(SEND_PIECES_MAX);
+            for (target, piece) in vector.iter_mut().zip(pieces) {
+                *target = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+            }
+            // SAFETY: an all-zero msghdr is valid: no name, no control data.
+            let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+            message.msg_iov = vector.as_mut_ptr();
+            message.msg_iovlen = count;
+            // SAFETY: the vector points to slices that are borrowed through the call; sendmsg only reads them.
+            unsafe { libc::sendmsg(self.descriptor(), &message, flags) }
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    }
+}
