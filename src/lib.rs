@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod base;
+pub mod net;
 pub mod ports;
 #[allow(unsafe_code)]
 pub mod runtime;

@@ -3,8 +3,10 @@
 //! `runtime` implements them on io_uring; the simulator in `tests/sim` implements them on a seed. `log` and `shard` know only these.
 
 mod disk;
+mod piece;
 
 pub use disk::{Buffer, Disk, DiskCompletion, OpenMode, WriteToken};
+pub use piece::Piece;
 
 use crate::base::time::Now;
 

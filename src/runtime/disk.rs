@@ -29,7 +29,7 @@ struct FileInner {
     direct: bool,
     path: PathBuf,
     /// The same file opened around the page cache, for cold reads of a file that is open through it.
-    around: OnceLock<Option<OwnedFd>>,
+    around: OnceLock<OwnedFd>,
 }
 
 impl AsRawFd for File {
@@ -43,20 +43,22 @@ impl File {
         File { inner: Arc::new(FileInner { fd: file.into(), direct, path, around: OnceLock::new() }) }
     }
 
-    /// This file by a descriptor that reads around the page cache; `None` where it cannot be had (deleted, or refused).
+    /// This file by a descriptor that reads around the page cache. The first call opens it; later ones are free.
     ///
-    /// The first call opens it, which may block for a moment; later ones are free.
-    pub fn around_page_cache(&self) -> Option<RawFd> {
+    /// # Errors
+    /// Where the filesystem refuses O_DIRECT.
+    pub fn around_page_cache(&self) -> io::Result<RawFd> {
         if self.inner.direct {
-            return Some(self.as_raw_fd());
+            return Ok(self.as_raw_fd());
         }
-        let around = self.inner.around.get_or_init(|| {
-            // By descriptor, not by name: the name may be gone while a reader still sends.
-            let link = format!("/proc/self/fd/{}", self.as_raw_fd());
-            let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(link);
-            opened.ok().map(OwnedFd::from)
-        });
-        around.as_ref().map(AsRawFd::as_raw_fd)
+        if let Some(around) = self.inner.around.get() {
+            return Ok(around.as_raw_fd());
+        }
+        // By descriptor, not by name: the name may be gone while a reader still sends.
+        let link = format!("/proc/self/fd/{}", self.as_raw_fd());
+        let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(link);
+        let opened = opened.map_err(|error| naming(&self.inner.path, error))?;
+        Ok(self.inner.around.get_or_init(|| opened.into()).as_raw_fd())
     }
 }
 
@@ -196,7 +198,7 @@ impl Disk for CoreDisk {
         let buffer = self.pool.take(wanted);
         while buffer.len() < wanted {
             let at = start + buffer.len() as u64;
-            let entry = read_entry(file, at, &buffer, wanted - buffer.len());
+            let entry = read_entry(file.as_raw_fd(), at, &buffer, wanted - buffer.len());
             let keep = (file.clone(), buffer.clone());
             let read = self.ring.awaited(entry, keep).await.map_err(|error| naming(&file.inner.path, error))?;
             // SAFETY: the kernel has read that many bytes to the buffer's end.

@@ -188,10 +188,22 @@ impl Ring {
         self.inner.borrow_mut().submit(entry, slot);
     }
 
-    /// Reads up to `bytes` at `offset` of an O_DIRECT file to the end of `buffer`.
-    pub fn read_direct(&self, file: &File, offset: u64, bytes: usize, buffer: RecordBuffer, connection: u64) {
-        let entry = read_entry(file, offset, &buffer, bytes);
+    /// Reads up to `bytes` at `offset` around the page cache to the end of `buffer`; all three in whole blocks.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened that way.
+    pub fn read_direct(
+        &self,
+        file: &File,
+        offset: u64,
+        bytes: usize,
+        buffer: RecordBuffer,
+        connection: u64,
+    ) -> io::Result<()> {
+        let fd = file.around_page_cache()?;
+        let entry = read_entry(fd, offset, &buffer, bytes);
         self.inner.borrow_mut().submit(entry, Slot::DirectRead { connection, _file: file.clone(), buffer });
+        Ok(())
     }
 
     /// Submits an entry that a future awaits. `keep` lives until the completion, even if the future does not.
@@ -426,9 +438,9 @@ pub(super) fn write_entry(
 }
 
 /// Reads `bytes` to the end of the filled part of `buffer`.
-pub(super) fn read_entry(file: &File, offset: u64, buffer: &RecordBuffer, bytes: usize) -> squeue::Entry {
+pub(super) fn read_entry(file: RawFd, offset: u64, buffer: &RecordBuffer, bytes: usize) -> squeue::Entry {
     assert!(bytes <= buffer.capacity() - buffer.len());
-    opcode::Read::new(types::Fd(file.as_raw_fd()), buffer.address(buffer.len()), bytes as u32).offset(offset).build()
+    opcode::Read::new(types::Fd(file), buffer.address(buffer.len()), bytes as u32).offset(offset).build()
 }
 
 struct Operation {

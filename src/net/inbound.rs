@@ -1,0 +1,165 @@
+//! What a connection has received: finds the frames in it, holds what is not yet whole.
+//!
+//! It never reads a socket itself and never looks into a request. Memory is taken as bytes arrive, whatever length a frame
+//! announces.
+
+use crate::base::limits::REQUEST_BYTES_MIN;
+use std::fmt;
+
+/// Bytes of the length in front of a frame.
+pub const LENGTH_BYTES: usize = 4;
+/// The first memory that a partial frame gets; after that it doubles until the frame fits.
+const FIRST_BYTES: usize = 4 << 10;
+
+/// Why a connection cannot be understood and is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameError {
+    TooShort(i32),
+    TooLong { bytes: u32, bytes_max: usize },
+    Negative(i32),
+    Tls,
+    Http,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::TooShort(bytes) => write!(f, "a frame of {bytes} bytes is too short for a request"),
+            FrameError::TooLong { bytes, bytes_max } => {
+                write!(f, "a frame of {bytes} bytes is over socket.request.max.bytes={bytes_max}")
+            }
+            FrameError::Negative(bytes) => write!(f, "a frame of {bytes} bytes: this is not Kafka's protocol"),
+            FrameError::Tls => write!(f, "a TLS hello on a plaintext listener; set security.protocol=PLAINTEXT"),
+            FrameError::Http => write!(f, "an HTTP request on a Kafka listener"),
+        }
+    }
+}
+
+/// Length of the frame whose first four bytes are `prefix`, without those four.
+pub fn frame_bytes(prefix: [u8; LENGTH_BYTES], bytes_max: usize) -> Result<usize, FrameError> {
+    match &prefix {
+        // A TLS record: handshake (22), version 3.x.
+        [22, 3, 0..=4, _] => return Err(FrameError::Tls),
+        b"GET " | b"POST" | b"PUT " | b"HEAD" | b"OPTI" | b"DELE" | b"CONN" | b"PATC" => return Err(FrameError::Http),
+        _ => {}
+    }
+    let length = i32::from_be_bytes(prefix);
+    match usize::try_from(length) {
+        Err(_) => Err(FrameError::Negative(length)),
+        Ok(bytes) if bytes < REQUEST_BYTES_MIN => Err(FrameError::TooShort(length)),
+        Ok(bytes) if bytes > bytes_max => Err(FrameError::TooLong { bytes: bytes as u32, bytes_max }),
+        Ok(bytes) => Ok(bytes),
+    }
+}
+
+/// Bytes of a connection that have arrived and wait: for the rest of their frame, or for their turn.
+#[derive(Default)]
+pub struct Inbound {
+    held: Vec<u8>,
+}
+
+impl Inbound {
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Memory held.
+    pub fn capacity(&self) -> usize {
+        self.held.capacity()
+    }
+
+    /// Takes out all that is held.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Holds `bytes` after what is already held.
+    pub fn hold(&mut self, bytes: &[u8]) {
+        if self.held.is_empty() {
+            self.held = Vec::with_capacity(bytes.len().max(FIRST_BYTES));
+        }
+        self.held.extend_from_slice(bytes);
+    }
+
+    /// Bytes that are still missing from the first frame held, 0 if it is whole. The length itself counts, too.
+    pub fn missing(&self, bytes_max: usize) -> Result<usize, FrameError> {
+        let Some(prefix) = self.held.first_chunk() else {
+            return Ok(LENGTH_BYTES - self.held.len());
+        };
+        let whole = LENGTH_BYTES + frame_bytes(*prefix, bytes_max)?;
+        Ok(whole.saturating_sub(self.held.len()))
+    }
+
+    /// How much larger the memory must become before some of `missing` bytes can be received. 0: there is room.
+    pub fn growth(&self, missing: usize) -> usize {
+        if self.held.len() < self.held.capacity() { 0 } else { self.wanted(missing) - self.held.capacity() }
+    }
+
+    /// Twice what has arrived, but no more than the frame: one of 90 MiB that is only announced holds 4 KiB.
+    fn wanted(&self, missing: usize) -> usize {
+        (self.held.len() * 2).max(FIRST_BYTES).min(self.held.len() + missing)
+    }
+
+    /// Lets `receive` fill a room of up to `missing` bytes at the end; it says how many it has used, and something for the caller.
+    pub fn fill<R>(&mut self, missing: usize, receive: impl FnOnce(&mut [u8]) -> (usize, R)) -> R {
+        let held = self.held.len();
+        if self.growth(missing) > 0 {
+            self.held.reserve_exact(self.wanted(missing) - held);
+        }
+        let room = (self.held.capacity() - held).min(missing);
+        self.held.resize(held + room, 0);
+        let (used, result) = receive(&mut self.held[held..]);
+        self.held.truncate(held + used);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_out_of_bounds_are_refused() {
+        let max = 100;
+        assert_eq!(frame_bytes(8i32.to_be_bytes(), max), Ok(8));
+        assert_eq!(frame_bytes(7i32.to_be_bytes(), max), Err(FrameError::TooShort(7)));
+        assert_eq!(frame_bytes(100i32.to_be_bytes(), max), Ok(100));
+        assert_eq!(frame_bytes(101i32.to_be_bytes(), max), Err(FrameError::TooLong { bytes: 101, bytes_max: 100 }));
+        assert_eq!(frame_bytes((-1i32).to_be_bytes(), max), Err(FrameError::Negative(-1)));
+    }
+
+    #[test]
+    fn other_protocols_are_named() {
+        assert_eq!(frame_bytes([22, 3, 1, 2], 100), Err(FrameError::Tls));
+        assert_eq!(frame_bytes(*b"GET ", 100), Err(FrameError::Http));
+    }
+
+    #[test]
+    fn a_frame_grows_with_its_bytes_and_not_with_its_announcement() {
+        let mut inbound = Inbound::default();
+        let announced = 90 << 20;
+        inbound.hold(&(announced as i32).to_be_bytes());
+        let mut arrived = 0;
+        while inbound.missing(100 << 20).expect("valid") > 0 && arrived < 1 << 20 {
+            let missing = inbound.missing(100 << 20).expect("valid");
+            arrived += inbound.fill(missing, |room| {
+                let used = room.len().min(1000);
+                (used, used)
+            });
+            assert!(inbound.capacity() <= (2 * (arrived + LENGTH_BYTES)).max(2 * FIRST_BYTES), "{arrived}");
+        }
+        assert_eq!(inbound.take().len(), arrived + LENGTH_BYTES);
+    }
+
+    #[test]
+    fn a_frame_is_filled_to_its_end_and_no_further() {
+        let mut inbound = Inbound::default();
+        inbound.hold(&[0, 0]);
+        assert_eq!(inbound.missing(100), Ok(2));
+        inbound.hold(&[0, 10, 1]);
+        assert_eq!(inbound.missing(100), Ok(9));
+        inbound.fill(9, |room| (room.len(), ()));
+        assert_eq!(inbound.missing(100), Ok(0));
+        assert_eq!(inbound.take().len(), 14);
+    }
+}

@@ -1,0 +1,319 @@
+//! What a connection has to send: memory by send, resident file bytes by sendfile, cold ones by splice or direct reads.
+//!
+//! No path copies bytes in user space and none blocks the core: where the kernel must wait for a disk, it does so in a worker,
+//! and the connection goes on when the completion comes.
+
+use crate::base::limits::DISK_BLOCK_BYTES;
+use crate::ports::{Buffer, Piece};
+use crate::runtime::disk::File;
+use crate::runtime::memory::{Pool, RecordBuffer};
+use crate::runtime::ring::Ring;
+use crate::runtime::socket::{SEND_PIECES_MAX, Socket};
+use crate::runtime::transfer::{Pipe, Pipes, TRANSFER_BYTES_MAX, resident, sendfile};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+/// Bytes one connection may send before the next one has its turn.
+const TURN_BYTES_MAX: usize = 1 << 20;
+/// One cold read.
+const COLD_READ_BYTES: usize = 1 << 20;
+
+/// How bytes that are not in the page cache are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ColdRead {
+    /// File to pipe in a kernel worker, pipe to socket here; fills the page cache.
+    Splice,
+    /// Around the page cache into recycled memory.
+    Direct,
+}
+
+/// Bytes sent since the start, by the path they took.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SentBytes {
+    pub memory: u64,
+    pub sendfile: u64,
+    pub splice: u64,
+    pub direct: u64,
+}
+
+/// What sending needs of its core.
+pub struct Sender {
+    pub ring: Ring,
+    pub pipes: Pipes,
+    pub pool: Arc<Pool>,
+    pub cold_read: ColdRead,
+    pub sent: SentBytes,
+}
+
+/// Where a connection's sending stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Nothing left.
+    Done,
+    /// The socket is full: go on when it is writable.
+    Blocked,
+    /// A disk read is under way: go on at its completion.
+    Reading,
+    /// Others' turn; there is more.
+    Yield,
+}
+
+enum Cold {
+    None,
+    InFlight,
+    Pipe(Pipe),
+    /// Bytes of the file from `start` on; `next` is a read of what follows them.
+    Memory {
+        start: u64,
+        buffer: RecordBuffer,
+        next: Next,
+    },
+}
+
+enum Next {
+    None,
+    InFlight,
+    Ready { start: u64, buffer: RecordBuffer },
+}
+
+/// The replies of one connection on their way out.
+pub struct Outbound {
+    queue: VecDeque<Piece<File>>,
+    cold: Cold,
+}
+
+impl Default for Outbound {
+    fn default() -> Outbound {
+        Outbound { queue: VecDeque::new(), cold: Cold::None }
+    }
+}
+
+fn blocked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+impl Outbound {
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub fn push(&mut self, piece: Piece<File>) {
+        if piece.bytes() > 0 {
+            self.queue.push_back(piece);
+        }
+    }
+
+    /// Sends as much as the socket takes and fairness allows.
+    ///
+    /// # Errors
+    /// The socket's, or the file's: the connection is then of no more use.
+    pub fn pump(&mut self, socket: &Socket, connection: u64, sender: &mut Sender) -> io::Result<Progress> {
+        let mut budget = TURN_BYTES_MAX;
+        loop {
+            if budget == 0 {
+                return Ok(Progress::Yield);
+            }
+            let sent = match self.queue.front() {
+                None => return Ok(Progress::Done),
+                Some(Piece::Memory(_)) => self.send_memory(socket, sender),
+                Some(Piece::File { .. }) => match self.send_file(socket, connection, sender) {
+                    Ok(Some(sent)) => Ok(sent),
+                    Ok(None) => return Ok(Progress::Reading),
+                    Err(error) => Err(error),
+                },
+            };
+            match sent {
+                Ok(sent) => budget = budget.saturating_sub(sent.max(1)),
+                Err(error) if blocked(&error) => return Ok(Progress::Blocked),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn send_memory(&mut self, socket: &Socket, sender: &mut Sender) -> io::Result<usize> {
+        let mut pieces: [&[u8]; SEND_PIECES_MAX] = [&[]; SEND_PIECES_MAX];
+        let mut count = 0;
+        for piece in self.queue.iter().take(SEND_PIECES_MAX) {
+            let Piece::Memory(bytes) = piece else { break };
+            pieces[count] = bytes;
+            count += 1;
+        }
+        let more = self.queue.len() > count;
+        let sent = socket.send(&pieces[..count], more)?;
+        sender.sent.memory += sent as u64;
+        self.advance_memory(sent);
+        Ok(sent)
+    }
+
+    fn advance_memory(&mut self, mut sent: usize) {
+        while sent > 0 {
+            let Some(Piece::Memory(bytes)) = self.queue.front_mut() else { unreachable!("only memory was sent") };
+            if sent < bytes.len() {
+                bytes::Buf::advance(bytes, sent);
+                return;
+            }
+            sent -= bytes.len();
+            self.queue.pop_front();
+        }
+    }
+
+    /// Sends from the file piece in front; `None` where a read must complete first.
+    fn send_file(&mut self, socket: &Socket, connection: u64, sender: &mut Sender) -> io::Result<Option<usize>> {
+        let Some(Piece::File { file, position, bytes }) = self.queue.front() else {
+            unreachable!("a file is in front")
+        };
+        let (position, bytes) = (*position, *bytes);
+        let sent = match &mut self.cold {
+            Cold::InFlight => return Ok(None),
+            Cold::Pipe(pipe) => {
+                let sent = pipe.drain_to(socket.descriptor())?;
+                sender.sent.splice += sent as u64;
+                if pipe.filled == 0
+                    && let Cold::Pipe(pipe) = std::mem::replace(&mut self.cold, Cold::None)
+                {
+                    sender.pipes.give_back(pipe);
+                }
+                sent
+            }
+            Cold::Memory { start, buffer, next } => {
+                let from = (position - *start) as usize;
+                let end = buffer.len().min(from + bytes as usize);
+                if from >= end {
+                    return self.next_direct(connection, sender);
+                }
+                if matches!(next, Next::None) && *start + (buffer.len() as u64) < position + bytes {
+                    let after = *start + buffer.len() as u64;
+                    read_direct(file, after, position + bytes - after, connection, sender)?;
+                    *next = Next::InFlight;
+                }
+                let sent = socket.send(&[&buffer.view(from..end)[..]], self.queue.len() > 1)?;
+                sender.sent.direct += sent as u64;
+                sent
+            }
+            Cold::None => {
+                let slice = bytes.min(TRANSFER_BYTES_MAX as u64) as usize;
+                if resident(file, position, slice) {
+                    let sent = sendfile(socket.descriptor(), file, position, slice)?;
+                    sender.sent.sendfile += sent as u64;
+                    if sent == 0 {
+                        return Err(ended_early(file, position));
+                    }
+                    sent
+                } else {
+                    return self.start_cold(connection, sender);
+                }
+            }
+        };
+        self.advance_file(sent as u64);
+        Ok(Some(sent))
+    }
+
+    fn advance_file(&mut self, sent: u64) {
+        let Some(Piece::File { position, bytes, .. }) = self.queue.front_mut() else {
+            unreachable!("a file is in front")
+        };
+        *position += sent;
+        *bytes -= sent;
+        if *bytes == 0 {
+            self.queue.pop_front();
+            if matches!(self.cold, Cold::Memory { .. }) {
+                self.cold = Cold::None;
+            }
+        }
+    }
+
+    fn start_cold(&mut self, connection: u64, sender: &mut Sender) -> io::Result<Option<usize>> {
+        let Some(Piece::File { file, position, bytes }) = self.queue.front() else {
+            unreachable!("a file is in front")
+        };
+        match sender.cold_read {
+            ColdRead::Splice => {
+                let pipe = sender.pipes.take()?;
+                let wanted = (*bytes).min(pipe.capacity as u64) as usize;
+                sender.ring.splice(file, *position, wanted, pipe, connection);
+            }
+            ColdRead::Direct => read_direct(file, *position, *bytes, connection, sender)?,
+        }
+        self.cold = Cold::InFlight;
+        Ok(None)
+    }
+
+    /// The bytes at hand are sent: goes over to the ones that were read meanwhile.
+    fn next_direct(&mut self, connection: u64, sender: &mut Sender) -> io::Result<Option<usize>> {
+        let Cold::Memory { next, .. } = std::mem::replace(&mut self.cold, Cold::None) else {
+            unreachable!("called while memory is sent")
+        };
+        match next {
+            Next::Ready { start, buffer } => {
+                self.cold = Cold::Memory { start, buffer, next: Next::None };
+                Ok(Some(0))
+            }
+            Next::InFlight => {
+                self.cold = Cold::InFlight;
+                Ok(None)
+            }
+            Next::None => self.start_cold(connection, sender),
+        }
+    }
+
+    /// A splice into `pipe` has ended.
+    ///
+    /// # Errors
+    /// The disk's, or the file ended before the bytes that were promised.
+    pub fn on_spliced(&mut self, mut pipe: Pipe, result: io::Result<usize>) -> io::Result<()> {
+        let moved = result?;
+        let Some(Piece::File { file, position, .. }) = self.queue.front() else { unreachable!("spliced for a file") };
+        if moved == 0 {
+            return Err(ended_early(file, *position));
+        }
+        pipe.filled = moved;
+        self.cold = Cold::Pipe(pipe);
+        Ok(())
+    }
+
+    /// A direct read has ended.
+    ///
+    /// # Errors
+    /// As `on_spliced`.
+    pub fn on_direct_read(&mut self, buffer: RecordBuffer, result: io::Result<usize>) -> io::Result<()> {
+        let read = result?;
+        let Some(Piece::File { file, position, .. }) = self.queue.front() else {
+            // The read ahead of a piece that is all sent already.
+            self.cold = Cold::None;
+            return Ok(());
+        };
+        match &mut self.cold {
+            Cold::Memory { start, buffer: current, next } => {
+                let start = *start + current.len() as u64;
+                *next = Next::Ready { start, buffer };
+            }
+            _ => {
+                let start = block_start(*position);
+                if start + read as u64 <= *position {
+                    return Err(ended_early(file, *position));
+                }
+                self.cold = Cold::Memory { start, buffer, next: Next::None };
+            }
+        }
+        Ok(())
+    }
+}
+
+fn block_start(position: u64) -> u64 {
+    position / DISK_BLOCK_BYTES as u64 * DISK_BLOCK_BYTES as u64
+}
+
+fn read_direct(file: &File, position: u64, bytes: u64, connection: u64, sender: &Sender) -> io::Result<()> {
+    let start = block_start(position);
+    let wanted = (position + bytes - start).min(COLD_READ_BYTES as u64) as usize;
+    let buffer = sender.pool.take(wanted);
+    sender.ring.read_direct(file, start, wanted.next_multiple_of(DISK_BLOCK_BYTES), buffer, connection)
+}
+
+fn ended_early(file: &File, position: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        format!("{file:?} ends before position {position} that its index promises"),
+    )
+}
