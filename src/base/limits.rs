@@ -24,6 +24,15 @@ const JOURNAL_OVERHEAD_BYTES_MAX: usize = 4 * DISK_BLOCK_BYTES;
 /// A topic's name is at most this long (Kafka's `Topic.MAX_NAME_LENGTH`, so that a directory can bear it).
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
+/// Longest string on the wire; Kafka refuses longer ones in every version, compact or not.
+pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
+
+/// Decoding a request may allocate this much, whatever its size ...
+pub const DECODE_BYTES_BASE: usize = 64 << 10;
+
+/// ... and for each byte of the frame this much more. The densest element is an empty string: 1 byte on the wire, 16 in memory.
+pub const DECODE_BYTES_PER_BYTE: usize = 16;
+
 const _: () = assert!(JOURNAL_FILE_BYTES >= REQUEST_BYTES_MAX + JOURNAL_OVERHEAD_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX.is_multiple_of(DISK_BLOCK_BYTES));
 const _: () = assert!(SEGMENT_PIECE_BYTES.is_multiple_of(DISK_BLOCK_BYTES));
