@@ -8,3 +8,4 @@ pub mod net;
 pub mod ports;
 #[allow(unsafe_code)]
 pub mod runtime;
+pub mod protocol;
