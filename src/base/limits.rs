@@ -32,6 +32,15 @@ pub const DECODE_BYTES_BASE: usize = 64 << 10;
 
 /// ... and for each byte of the frame this much more. The densest element is an empty string: 1 byte on the wire, 16 in memory.
 pub const DECODE_BYTES_PER_BYTE: usize = 16;
+/// Producers whose sequence numbers one partition remembers; beyond that the longest silent are forgotten. A forgotten producer
+/// goes on undisturbed but its retries are not recognised any more. About 3 MiB of a core's memory when full.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 16_384;
+
+/// Partitions that one broker takes (10 000 are meant to be ordinary). Topics beyond are refused when they are created.
+pub const PARTITIONS_PER_BROKER_MAX: usize = 200_000;
+
+/// One value of a topic's or broker's configuration, in bytes.
+pub const CONFIG_VALUE_BYTES_MAX: usize = 32 << 10;
 
 const _: () = assert!(JOURNAL_FILE_BYTES >= REQUEST_BYTES_MAX + JOURNAL_OVERHEAD_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX.is_multiple_of(DISK_BLOCK_BYTES));

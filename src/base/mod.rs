@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod error;
+pub mod fields;
 pub mod ids;
 pub mod limits;
 pub mod record;
