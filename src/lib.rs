@@ -5,6 +5,7 @@
 
 pub mod base;
 pub mod net;
+pub mod partition;
 pub mod ports;
 #[allow(unsafe_code)]
 pub mod runtime;
