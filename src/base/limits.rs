@@ -19,7 +19,7 @@ pub const SEGMENT_PIECE_BYTES: usize = 256 << 10;
 pub const JOURNAL_FILE_BYTES: usize = 128 << 20;
 
 /// What a journal adds to the largest record: its header, rounded up to whole blocks at both ends.
-const JOURNAL_OVERHEAD_BYTES_MAX: usize = 4 * DISK_BLOCK_BYTES;
+pub const JOURNAL_OVERHEAD_BYTES_MAX: usize = 4 * DISK_BLOCK_BYTES;
 
 /// A topic's name is at most this long (Kafka's `Topic.MAX_NAME_LENGTH`, so that a directory can bear it).
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;

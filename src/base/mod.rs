@@ -1,8 +1,10 @@
-//! Words that every layer shares: ids, offsets, time, error codes, the record batch, limits. No I/O, no clock, no state.
+//! Words that every layer shares: ids, offsets, time, settings, error and exit codes, the record batch, limits. No I/O, no clock, no state.
 
 pub mod batch;
+pub mod config;
 pub mod error;
 pub mod fields;
+pub mod exit;
 pub mod ids;
 pub mod limits;
 pub mod record;

@@ -1,0 +1,309 @@
+//! The settings of a broker after all sources are merged: plain values with units in their names.
+//!
+//! Nothing is parsed here and no default is stated here: `cli::keys` is the one table of names, ranges and defaults. The
+//! comment at a field names its key. `None` stands where Kafka writes -1 or the largest number for "no limit".
+
+use super::ids::NodeId;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Everything the server needs to know to start.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub core: CoreConfig,
+    pub journal: JournalConfig,
+    pub network: NetworkConfig,
+    pub topic: TopicConfig,
+    pub cleaner: CleanerConfig,
+    pub group: GroupConfig,
+    pub offsets: OffsetsConfig,
+    pub transaction: TransactionConfig,
+}
+
+/// A host (name or address) with a port, as in `localhost:9092` or `[::1]:9092`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostPort {
+    /// Without the brackets of an IPv6 address.
+    pub host: String,
+    /// 0 means "any free port" where one listens.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// Reads what `Display` writes. `None` where host or port is missing or the port is not a number below 65 536.
+    pub fn parse(text: &str) -> Option<HostPort> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = match host.strip_prefix('[') {
+            Some(bracketed) => bracketed.strip_suffix(']').filter(|host| host.contains(':'))?,
+            None if host.contains(':') => return None,
+            None => host,
+        };
+        let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/' || c == '[' || c == ']');
+        // `u16::from_str` takes a leading plus sign; an address does not.
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse().ok().filter(|_| digits)?;
+        plain.then(|| HostPort { host: host.to_owned(), port })
+    }
+
+    /// Whether this means "every address of the machine", which a client cannot connect to.
+    pub fn is_wildcard(&self) -> bool {
+        self.host.parse::<core::net::IpAddr>().is_ok_and(|address| address.is_unspecified())
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// Who this broker is and where it is found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerConfig {
+    /// `node.id`
+    pub node_id: NodeId,
+    /// `cluster.id`
+    pub cluster_id: String,
+    /// `listeners`
+    pub listen: HostPort,
+    /// `advertised.listeners`; `None`: clients are told the address that was bound.
+    pub advertise: Option<HostPort>,
+    /// `log.dirs`; at least one, each locked by this process.
+    pub data_dirs: Vec<PathBuf>,
+    /// `disk.reserve.bytes`: below this much free space in a data directory, produce is refused there.
+    pub disk_reserve_bytes: u64,
+}
+
+/// How bytes that are neither in the tail nor in the page cache reach a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ColdRead {
+    /// File → pipe → socket inside the kernel.
+    Splice,
+    /// Around the page cache into recycled buffers, then sent.
+    Direct,
+}
+
+/// One core's share of the machine. Every figure is for each core.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CoreConfig {
+    /// The CPU of each core, in the order of `CoreIndex`; at least one. From `core.count` and `core.cpus`.
+    pub cpus: Vec<usize>,
+    /// `core.request.memory.bytes`
+    pub request_memory_bytes: u64,
+    /// `core.tail.memory.bytes`
+    pub tail_memory_bytes: u64,
+    /// `core.commit.bytes`; a multiple of `DISK_BLOCK_BYTES`, at most `COMMIT_BYTES_MAX`.
+    pub commit_bytes_max: usize,
+    /// `core.cold.read`
+    pub cold_read: ColdRead,
+    /// `core.io.workers`
+    pub io_workers_max: u32,
+}
+
+/// The journal of each core.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JournalConfig {
+    /// `journal.bytes`; a multiple of `file_bytes`.
+    pub bytes: u64,
+    /// `journal.file.bytes`; holds the largest request and its overhead.
+    pub file_bytes: u64,
+}
+
+/// Sockets and what may come through them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetworkConfig {
+    /// `socket.request.max.bytes`
+    pub request_bytes_max: usize,
+    /// `connections.max.idle.ms`
+    pub idle_ms_max: Option<u64>,
+    /// `max.connections`
+    pub connections_max: Option<u32>,
+    /// `max.connections.per.ip`
+    pub connections_per_ip_max: Option<u32>,
+    /// `socket.send.buffer.bytes`; `None`: the kernel decides.
+    pub send_buffer_bytes: Option<u32>,
+    /// `socket.receive.buffer.bytes`; `None`: the kernel decides.
+    pub receive_buffer_bytes: Option<u32>,
+    /// `socket.listen.backlog.size`
+    pub backlog: u32,
+    /// `fetch.max.bytes`
+    pub fetch_bytes_max: u64,
+    /// `max.incremental.fetch.session.cache.slots`
+    pub fetch_sessions_max: u32,
+}
+
+/// What a batch's timestamps mean (`log.message.timestamp.type`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimestampType {
+    CreateTime,
+    LogAppendTime,
+}
+
+/// The `compression.type` of a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CompressionType {
+    /// Batches stay as the producer packed them.
+    Producer,
+    Uncompressed,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+/// What happens to old records. Both may hold at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CleanupPolicy {
+    pub delete: bool,
+    pub compact: bool,
+}
+
+/// What a topic has where it does not say otherwise, and how topics come to be.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TopicConfig {
+    /// `auto.create.topics.enable`
+    pub auto_create: bool,
+    /// `delete.topic.enable`
+    pub delete_enable: bool,
+    /// `num.partitions`
+    pub partitions: i32,
+    /// `default.replication.factor`
+    pub replication_factor: i16,
+    /// `min.insync.replicas`
+    pub insync_replicas_min: i32,
+    /// `replica.lag.time.max.ms`
+    pub replica_lag_ms_max: u64,
+    /// `message.max.bytes`: of one record batch.
+    pub message_bytes_max: usize,
+    /// `compression.type`
+    pub compression: CompressionType,
+    /// `log.message.timestamp.type`
+    pub timestamp_type: TimestampType,
+    /// `log.message.timestamp.before.max.ms`
+    pub timestamp_before_ms_max: Option<u64>,
+    /// `log.message.timestamp.after.max.ms`
+    pub timestamp_after_ms_max: Option<u64>,
+    /// `log.flush.interval.messages`: 1 acknowledges only what is on disk.
+    pub flush_messages: u64,
+    /// `log.flush.interval.ms`
+    pub flush_ms: Option<u64>,
+    /// `log.segment.bytes`
+    pub segment_bytes: u64,
+    /// `log.roll.ms`, else `log.roll.hours`
+    pub segment_ms: u64,
+    /// `log.index.interval.bytes`
+    pub index_interval_bytes: u32,
+    /// `log.index.size.max.bytes`
+    pub index_bytes_max: u32,
+    /// `log.segment.delete.delay.ms`
+    pub delete_delay_ms: u64,
+    /// `log.cleanup.policy`
+    pub cleanup: CleanupPolicy,
+    /// `log.retention.ms`, else `log.retention.minutes`, else `log.retention.hours`
+    pub retention_ms: Option<u64>,
+    /// `log.retention.bytes`: of one partition.
+    pub retention_bytes: Option<u64>,
+    /// `log.retention.check.interval.ms`
+    pub retention_check_ms: u64,
+}
+
+/// Compaction.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CleanerConfig {
+    /// `log.cleaner.min.cleanable.ratio`: 0 to 1.
+    pub cleanable_ratio_min: f64,
+    /// `log.cleaner.delete.retention.ms`
+    pub tombstone_retention_ms: u64,
+    /// `log.cleaner.min.compaction.lag.ms`
+    pub lag_ms_min: u64,
+    /// `log.cleaner.max.compaction.lag.ms`
+    pub lag_ms_max: Option<u64>,
+    /// `log.cleaner.backoff.ms`
+    pub backoff_ms: u64,
+    /// `log.cleaner.dedupe.buffer.size`: memory for keys, in bytes, for each core.
+    pub key_memory_bytes: u64,
+}
+
+/// Consumer groups.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupConfig {
+    /// `group.initial.rebalance.delay.ms`
+    pub initial_rebalance_delay_ms: u64,
+    /// `group.min.session.timeout.ms`
+    pub session_timeout_ms_min: u64,
+    /// `group.max.session.timeout.ms`
+    pub session_timeout_ms_max: u64,
+    /// `group.max.size`
+    pub members_max: Option<u32>,
+    /// `group.consumer.session.timeout.ms` (KIP-848)
+    pub consumer_session_timeout_ms: u64,
+    /// `group.consumer.heartbeat.interval.ms` (KIP-848)
+    pub consumer_heartbeat_interval_ms: u64,
+    /// `group.consumer.max.size` (KIP-848)
+    pub consumer_members_max: Option<u32>,
+}
+
+/// Committed offsets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OffsetsConfig {
+    /// `offsets.topic.num.partitions`
+    pub partitions: i32,
+    /// `offsets.topic.replication.factor`
+    pub replication_factor: i16,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub retention_ms: u64,
+    /// `offsets.retention.check.interval.ms`
+    pub retention_check_ms: u64,
+    /// `offset.metadata.max.bytes`
+    pub metadata_bytes_max: usize,
+}
+
+/// Transactions and producer ids.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TransactionConfig {
+    /// `transaction.state.log.num.partitions`
+    pub partitions: i32,
+    /// `transaction.state.log.replication.factor`
+    pub replication_factor: i16,
+    /// `transaction.max.timeout.ms`
+    pub timeout_ms_max: u64,
+    /// `transactional.id.expiration.ms`
+    pub id_expiration_ms: u64,
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`
+    pub timeout_check_ms: u64,
+    /// `producer.id.expiration.ms`
+    pub producer_expiration_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_port_reads_what_it_writes() {
+        for text in ["localhost:9092", "127.0.0.1:0", "[::1]:65535", "broker-1.example:1"] {
+            assert_eq!(HostPort::parse(text).expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn host_port_without_a_host_or_a_port_is_refused() {
+        for text in
+            ["", ":9092", "localhost", "localhost:", "a:65536", "a:-1", "a:+1", "::1:9092", "[::1]", "a b:1", "[a]:1"]
+        {
+            assert_eq!(HostPort::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn wildcards_of_both_families_are_told_apart_from_addresses() {
+        assert!(HostPort::parse("0.0.0.0:1").unwrap().is_wildcard());
+        assert!(HostPort::parse("[::]:1").unwrap().is_wildcard());
+        assert!(!HostPort::parse("127.0.0.1:1").unwrap().is_wildcard());
+        assert!(!HostPort::parse("localhost:1").unwrap().is_wildcard());
+    }
+}
