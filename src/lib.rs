@@ -7,6 +7,6 @@ pub mod base;
 pub mod net;
 pub mod partition;
 pub mod ports;
+pub mod protocol;
 #[allow(unsafe_code)]
 pub mod runtime;
-pub mod protocol;

@@ -3,8 +3,8 @@
 pub mod batch;
 pub mod config;
 pub mod error;
-pub mod fields;
 pub mod exit;
+pub mod fields;
 pub mod ids;
 pub mod limits;
 pub mod record;
