@@ -85,6 +85,22 @@ pub enum BatchError {
 }
 
 impl BatchError {
+    /// The same in words, for the producer's log.
+    pub fn message(self) -> &'static str {
+        match self {
+            BatchError::Short => "The batch ends before the length it states.",
+            BatchError::Trailing => "Produce carries exactly one batch for each partition.",
+            BatchError::Magic(_) => "Only record batches of format 2 are taken.",
+            BatchError::Length(_) => "The batch states a length that cannot be.",
+            BatchError::Crc { .. } => "The batch's CRC does not match its bytes.",
+            BatchError::Count => "The batch's count, offsets and records do not agree.",
+            BatchError::Compression(_) => "The batch's compression type is not known.",
+            BatchError::Control => "Control batches are written by brokers only.",
+            BatchError::Record => "A record of the batch cannot be read.",
+            BatchError::Producer => "Producer id, epoch and sequence must be all set, or none.",
+        }
+    }
+
     /// What the producer is told, as Kafka's `LogValidator` does.
     pub fn code(self) -> ErrorCode {
         match self {

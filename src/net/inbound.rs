@@ -63,6 +63,10 @@ impl Inbound {
         self.held.is_empty()
     }
 
+    pub fn bytes(&self) -> &[u8] {
+        &self.held
+    }
+
     /// Memory held.
     pub fn capacity(&self) -> usize {
         self.held.capacity()

@@ -1,4 +1,8 @@
 //! Sockets to requests and replies to sockets: listeners, frames, connections, the server of one core.
 
-pub mod inbound;
+mod budget;
+mod connection;
+mod inbound;
 pub mod outbound;
+mod quiet;
+pub mod server;

@@ -98,6 +98,11 @@ impl Outbound {
         self.queue.is_empty()
     }
 
+    /// Pieces that wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     pub fn push(&mut self, piece: Piece<File>) {
         if piece.bytes() > 0 {
             self.queue.push_back(piece);

@@ -33,8 +33,8 @@ const NOTHING: u64 = u64::MAX - 1;
 
 /// Something that has happened, in the words of the one who asked for it.
 pub enum Completion {
-    /// A listener has a new connection.
-    Accepted { listener: u32, result: io::Result<OwnedFd> },
+    /// A listener has a new connection; where `ended`, it must be told to accept again.
+    Accepted { listener: u32, ended: bool, result: io::Result<OwnedFd> },
     /// A watched socket can be read or written, or its peer is gone.
     Ready { connection: u64, readable: bool, writable: bool },
     /// A splice from a file into `pipe` has ended with this many bytes.
@@ -340,7 +340,7 @@ impl Inner {
                 }
                 // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
                 let result = result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
-                out.push(Completion::Accepted { listener, result });
+                out.push(Completion::Accepted { listener, ended: !more, result });
                 return;
             }
             Slot::Watch { connection, socket } => {

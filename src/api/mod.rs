@@ -1,0 +1,17 @@
+//! One file per group of APIs: from a decoded request to the cores that own what it names, and back to one reply.
+//!
+//! No socket and no disk: `net` hands frames in and takes replies out, `shard` does the work.
+
+pub mod api_versions;
+pub mod dispatch;
+pub mod fetch;
+pub mod layout;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+pub mod reply;
+pub mod work;
+
+pub use dispatch::{Api, Verdict};
+pub use reply::{Finished, Tag};

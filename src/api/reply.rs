@@ -1,0 +1,70 @@
+//! From a response to the pieces that leave by a socket.
+
+use crate::ports::Piece;
+use crate::protocol::Response;
+use crate::protocol::frame::write_response;
+use crate::protocol::writer::Writer;
+use bytes::Bytes;
+
+/// Names a request to the connection it came by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Tag {
+    pub connection: u64,
+    /// Counted from 0 on its connection: replies leave in this order.
+    pub sequence: u64,
+}
+
+/// A request that is done.
+pub struct Finished<F> {
+    pub tag: Tag,
+    pub reply: Reply<F>,
+}
+
+/// What the client gets.
+pub enum Reply<F> {
+    Frame(Vec<Piece<F>>),
+    /// Nothing: Produce with acks=0.
+    Nothing,
+    /// The connection is closed: what the client did cannot be told in a reply.
+    Close(&'static str),
+}
+
+impl<F> Reply<F> {
+    /// Encodes a response that has no records.
+    pub fn encode<'a, R: Response<'a>>(correlation_id: i32, version: i16, response: &R) -> Reply<F> {
+        Reply::with_records(correlation_id, version, response, vec![])
+    }
+
+    /// Encodes a response; `records` are what belongs into its holes, in order.
+    pub fn with_records<'a, R: Response<'a>>(
+        correlation_id: i32,
+        version: i16,
+        response: &R,
+        records: Vec<Vec<Piece<F>>>,
+    ) -> Reply<F> {
+        let mut writer = Writer::new();
+        write_response(&mut writer, correlation_id, version, response);
+        Reply::Frame(splice(writer, records))
+    }
+
+    /// A frame that is encoded already.
+    pub fn encoded(writer: Writer) -> Reply<F> {
+        Reply::Frame(splice(writer, vec![]))
+    }
+}
+
+fn splice<F>(writer: Writer, records: Vec<Vec<Piece<F>>>) -> Vec<Piece<F>> {
+    let (bytes, holes) = writer.into_parts();
+    let bytes = Bytes::from(bytes);
+    assert_eq!(holes.len(), records.len(), "each hole has its records");
+    let mut pieces = Vec::with_capacity(2 * holes.len() + 1);
+    let mut from = 0;
+    for (hole, records) in holes.iter().zip(records) {
+        pieces.push(Piece::Memory(bytes.slice(from..hole.at)));
+        assert_eq!(records.iter().map(Piece::bytes).sum::<u64>(), hole.bytes as u64);
+        pieces.extend(records);
+        from = hole.at;
+    }
+    pieces.push(Piece::Memory(bytes.slice(from..)));
+    pieces
+}

@@ -1,0 +1,64 @@
+//! Requests that wait for answers of cores.
+
+use super::reply::Reply;
+use crate::base::ids::CoreIndex;
+use crate::shard::commands::{Answer, Command};
+
+/// A request on its way: knows which answers it waits for and how to make one reply of them.
+pub trait Work<F> {
+    /// Takes in one answer.
+    fn on_answer(&mut self, answer: Answer<F>) -> Step<F>;
+}
+
+/// How a request goes on.
+pub enum Step<F> {
+    /// More answers are to come.
+    Wait,
+    /// Tell these cores something; more answers are to come.
+    Send(Vec<(CoreIndex, Command)>),
+    Done(Reply<F>),
+}
+
+/// The reply to a request that asked nobody, or the commands that it asks with.
+pub enum Start<F> {
+    Reply(Reply<F>),
+    Work { work: Box<dyn Work<F>>, commands: Vec<(CoreIndex, Command)> },
+}
+
+/// Items that belong to cores, collected by core in the order they came.
+pub struct ByCore<T> {
+    cores: Vec<(CoreIndex, Vec<T>)>,
+}
+
+impl<T> Default for ByCore<T> {
+    fn default() -> ByCore<T> {
+        ByCore { cores: Vec::new() }
+    }
+}
+
+impl<T> ByCore<T> {
+    pub fn push(&mut self, core: CoreIndex, item: T) {
+        match self.cores.iter_mut().find(|(index, _)| *index == core) {
+            Some((_, items)) => items.push(item),
+            None => self.cores.push((core, vec![item])),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.cores.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.cores.is_empty()
+    }
+
+    /// Asks a core for nothing, so that a request without items still has somebody to wait for.
+    pub fn push_none(&mut self, core: CoreIndex) {
+        self.cores.push((core, Vec::new()));
+    }
+
+    /// One command for each core.
+    pub fn commands(self, mut command: impl FnMut(Vec<T>) -> Command) -> Vec<(CoreIndex, Command)> {
+        self.cores.into_iter().map(|(core, items)| (core, command(items))).collect()
+    }
+}

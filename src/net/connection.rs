@@ -1,0 +1,103 @@
+//! One client's connection: what it has received, which requests of it are being worked on, what it has to send.
+//!
+//! Replies leave in the order of the requests, whatever order they are ready in.
+
+use super::inbound::Inbound;
+use super::outbound::Outbound;
+use crate::base::time::Nanos;
+use crate::ports::Piece;
+use crate::runtime::disk::File;
+use crate::runtime::socket::Socket;
+use std::collections::VecDeque;
+
+/// Requests of one connection that may be worked on at once. More wait in its socket.
+const IN_FLIGHT_MAX: usize = 256;
+/// Pieces of replies that may wait for a slow reader before no more of its requests are taken.
+const UNSENT_PIECES_MAX: usize = 256;
+
+/// How requests of a connection may overlap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Overlap {
+    /// Produce requests are placed in the order they come, so that the next may start before the last is durable.
+    Produce,
+    /// All others see what went before them, as if one were done after the other: so does Kafka.
+    Alone,
+}
+
+/// A request that is being worked on, or whose reply waits for its turn.
+enum InFlight {
+    Working,
+    Ready(Vec<Piece<File>>),
+}
+
+pub struct Connection {
+    pub socket: Socket,
+    pub inbound: Inbound,
+    pub outbound: Outbound,
+    in_flight: VecDeque<InFlight>,
+    /// Sequence of the request at the front of `in_flight`.
+    first: u64,
+    working: usize,
+    /// The kind of the requests in `in_flight` that are being worked on.
+    overlap: Overlap,
+    /// Last time a byte moved.
+    pub active: Nanos,
+    /// Bytes of the core's request memory lent to `inbound`.
+    pub lent: usize,
+    /// The socket has more to read than was taken.
+    pub readable: bool,
+    /// It is in the core's list of connections to go on with.
+    pub listed: bool,
+    /// No more requests are taken; it is closed when its replies are sent.
+    pub closing: bool,
+}
+
+impl Connection {
+    pub fn new(socket: Socket, now: Nanos) -> Connection {
+        Connection {
+            socket,
+            inbound: Inbound::default(),
+            outbound: Outbound::default(),
+            in_flight: VecDeque::new(),
+            first: 0,
+            working: 0,
+            overlap: Overlap::Alone,
+            active: now,
+            lent: 0,
+            readable: false,
+            listed: false,
+            closing: false,
+        }
+    }
+
+    /// Whether a request of this kind may start now.
+    pub fn may_start(&self, overlap: Overlap) -> bool {
+        let room = self.in_flight.len() < IN_FLIGHT_MAX && self.outbound.len() < UNSENT_PIECES_MAX;
+        room && (self.working == 0 || overlap == Overlap::Produce && self.overlap == Overlap::Produce)
+    }
+
+    /// A request starts; returns its sequence.
+    pub fn begin(&mut self, overlap: Overlap) -> u64 {
+        self.in_flight.push_back(InFlight::Working);
+        self.working += 1;
+        self.overlap = overlap;
+        self.first + self.in_flight.len() as u64 - 1
+    }
+
+    /// A request is done; `reply` is empty where there is none. Replies whose turn has come move on to be sent.
+    pub fn finish(&mut self, sequence: u64, reply: Vec<Piece<File>>) {
+        let place = usize::try_from(sequence - self.first).expect("bounded by IN_FLIGHT_MAX");
+        self.in_flight[place] = InFlight::Ready(reply);
+        self.working -= 1;
+        while let Some(InFlight::Ready(_)) = self.in_flight.front() {
+            let Some(InFlight::Ready(pieces)) = self.in_flight.pop_front() else { unreachable!("looked at") };
+            self.first += 1;
+            pieces.into_iter().for_each(|piece| self.outbound.push(piece));
+        }
+    }
+
+    /// Nothing is being worked on and nothing waits to be sent.
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty() && self.outbound.is_empty()
+    }
+}

@@ -1,0 +1,595 @@
+//! The server of one core: its turn, from completions of the ring to requests, and from answers to replies.
+
+use super::budget::Budget;
+use super::connection::{Connection, Overlap};
+use super::inbound::{FrameError, LENGTH_BYTES, frame_bytes};
+use super::outbound::{Progress, Sender};
+use super::quiet::RateLimit;
+use crate::api::dispatch::Frame;
+use crate::api::reply::Reply;
+use crate::api::{Api, Finished, Tag, Verdict};
+use crate::base::time::{Nanos, Now};
+use crate::runtime::blocking::Helper;
+use crate::runtime::disk::{CoreDisk, File};
+use crate::runtime::mailbox::Mailboxes;
+use crate::runtime::ring::{Completion, Ring};
+use crate::runtime::socket::Socket;
+use crate::runtime::turn::{Next, Turn};
+use crate::shard::Shard;
+use crate::shard::commands::Message;
+use crate::shard::slab::Slab;
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The receive buffer of a core: frames that are whole are read where they lie in it.
+const SCRATCH_BYTES: usize = 512 << 10;
+/// Bytes read from one connection before the next one has its turn.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// How often a core looks at its idle connections and the like.
+const TICK_MS: u64 = 1000;
+/// How long requests may take to end when the broker stops.
+const DRAIN_MS: u64 = 2000;
+/// How often finished requests may make room for others within one turn.
+const ROUNDS_MAX: usize = 16;
+
+/// What a server must know of the configuration.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    pub request_bytes_max: usize,
+    pub request_memory_bytes: usize,
+    /// `connections.max.idle.ms`; `None` keeps idle connections.
+    pub idle_ms_max: Option<u64>,
+    /// Connections of this core; further ones are closed at once.
+    pub connections_max: usize,
+}
+
+/// Figures of one core's connections since the start.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct ServerCounters {
+    pub accepted: u64,
+    pub closed: u64,
+    pub requests: u64,
+    pub received_bytes: u64,
+    /// Connections closed because they could not be understood.
+    pub bad_frames: u64,
+    /// Times a connection had to wait for request memory.
+    pub starved: u64,
+    pub idle_closed: u64,
+    pub refused_connections: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Serving,
+    /// No new requests; those under way are finished until this time.
+    Draining(Nanos),
+    /// The log is being closed.
+    Closing,
+    Closed,
+}
+
+/// What a server is made of.
+pub struct Parts {
+    pub ring: Ring,
+    pub helper: Helper,
+    pub mailboxes: Mailboxes<Message<File>>,
+    pub shard: Rc<RefCell<Shard<CoreDisk>>>,
+    pub api: Api<CoreDisk>,
+    pub sender: Sender,
+    pub settings: ServerSettings,
+    /// Set when the process is to end.
+    pub stop: Arc<AtomicBool>,
+}
+
+pub struct Server {
+    ring: Ring,
+    helper: Helper,
+    mailboxes: Mailboxes<Message<File>>,
+    shard: Rc<RefCell<Shard<CoreDisk>>>,
+    api: Api<CoreDisk>,
+    sender: Sender,
+    settings: ServerSettings,
+    stop: Arc<AtomicBool>,
+    listeners: Vec<TcpListener>,
+    connections: Slab<Connection>,
+    scratch: Vec<u8>,
+    budget: Budget,
+    /// Connections that have more to read or to send.
+    listed: Vec<u64>,
+    /// Connections that wait for request memory.
+    starved: Vec<u64>,
+    inbox: Vec<Message<File>>,
+    finished: Vec<Finished<File>>,
+    phase: Phase,
+    closed: Rc<std::cell::Cell<bool>>,
+    next_tick: Nanos,
+    complaints: RateLimit,
+    counters: ServerCounters,
+}
+
+impl Server {
+    pub fn new(parts: Parts) -> Server {
+        let Parts { ring, helper, mailboxes, shard, api, sender, settings, stop } = parts;
+        Server {
+            ring,
+            helper,
+            mailboxes,
+            shard,
+            api,
+            sender,
+            stop,
+            listeners: Vec::new(),
+            connections: Slab::default(),
+            scratch: vec![0; SCRATCH_BYTES],
+            budget: Budget::new(settings.request_memory_bytes),
+            settings,
+            listed: Vec::new(),
+            starved: Vec::new(),
+            inbox: Vec::new(),
+            finished: Vec::new(),
+            phase: Phase::Serving,
+            closed: Rc::default(),
+            next_tick: Nanos(0),
+            complaints: RateLimit::default(),
+            counters: ServerCounters::default(),
+        }
+    }
+
+    pub fn counters(&self) -> ServerCounters {
+        self.counters
+    }
+
+    /// Accepts the connections of `listener` from here on.
+    pub fn serve(&mut self, listener: TcpListener) {
+        self.ring.accept(listener.as_raw_fd(), self.listeners.len() as u32);
+        self.listeners.push(listener);
+    }
+
+    fn on_accepted(&mut self, listener: u32, ended: bool, result: std::io::Result<OwnedFd>, now: Now) {
+        match result {
+            Ok(fd) if self.phase == Phase::Serving && self.connections.len() < self.settings.connections_max => {
+                let socket = Socket::new(fd);
+                let descriptor = socket.descriptor();
+                let id = self.connections.insert(Connection::new(socket, now.mono));
+                self.counters.accepted += 1;
+                self.ring.watch(descriptor, id);
+            }
+            Ok(_) => self.counters.refused_connections += 1,
+            Err(error) if self.phase == Phase::Serving => {
+                self.counters.refused_connections += 1;
+                if self.complaints.allows(now.mono) {
+                    tracing::warn!("a connection could not be accepted: {error}; raise `ulimit -n` if files ran out");
+                }
+            }
+            Err(_) => {}
+        }
+        if ended
+            && self.phase == Phase::Serving
+            && let Some(socket) = self.listeners.get(listener as usize)
+        {
+            self.ring.accept(socket.as_raw_fd(), listener);
+        }
+    }
+
+    /// Puts a connection on the list of those to go on with in this turn or the next.
+    fn list(&mut self, id: u64) {
+        if let Some(connection) = self.connections.find(id)
+            && !connection.listed
+        {
+            connection.listed = true;
+            self.listed.push(id);
+        }
+    }
+
+    fn close(&mut self, id: u64) {
+        if let Some(connection) = self.connections.remove(id) {
+            self.budget.adjust(id, connection.lent, 0);
+            self.counters.closed += 1;
+            connection.socket.shutdown();
+        }
+    }
+
+    /// Closes a connection that cannot be understood, and says why, but not too often.
+    fn close_bad(&mut self, id: u64, why: &str, now: Now) {
+        self.counters.bad_frames += 1;
+        if let Some(connection) = self.connections.find(id)
+            && self.complaints.allows(now.mono)
+        {
+            let peer = connection.socket.peer().map_or("unknown".to_owned(), |peer| peer.to_string());
+            tracing::warn!(peer, "connection closed: {why}");
+        }
+        self.close(id);
+    }
+
+    /// Takes requests of a connection: those it holds first, then what its socket has.
+    fn receive(&mut self, id: u64, now: Now) {
+        let mut left = READ_BYTES_MAX;
+        loop {
+            match self.receive_once(id, now) {
+                Received::More(bytes) if bytes < left => left -= bytes,
+                Received::More(_) => return self.list(id),
+                Received::Waits => return,
+                Received::Closed => return self.close(id),
+                Received::Bad(why) => return self.close_bad(id, &why, now),
+            }
+        }
+    }
+
+    fn receive_once(&mut self, id: u64, now: Now) -> Received {
+        let request_bytes_max = self.settings.request_bytes_max;
+        let Some(connection) = self.connections.find(id) else { return Received::Waits };
+        if connection.closing || self.phase != Phase::Serving {
+            return Received::Waits;
+        }
+        let mut missing = 0;
+        if !connection.inbound.is_empty() {
+            missing = match connection.inbound.missing(request_bytes_max) {
+                Ok(missing) => missing,
+                Err(error) => return Received::Bad(error.to_string()),
+            };
+            if missing == 0 {
+                return self.take_held(id, now);
+            }
+        }
+        if !connection.readable {
+            return Received::Waits;
+        }
+        if missing > 0 {
+            let growth = connection.inbound.growth(missing);
+            if growth > 0 && !self.budget.allows(id, growth) {
+                self.counters.starved += 1;
+                self.starved.push(id);
+                return Received::Waits;
+            }
+        }
+        self.read_socket(id, missing, now)
+    }
+
+    /// Starts what is whole of the bytes that a connection holds, where its turn has come.
+    fn take_held(&mut self, id: u64, now: Now) -> Received {
+        let Some(connection) = self.connections.find(id) else { return Received::Waits };
+        if !connection.may_start(overlap_of(&connection.inbound.bytes()[LENGTH_BYTES..])) {
+            return Received::Waits;
+        }
+        let held = Bytes::from(connection.inbound.take());
+        match self.take_frames(id, &held, Some(&held), now) {
+            Err(why) => Received::Bad(why),
+            Ok(taken) => {
+                self.hold(id, &held[taken..]);
+                Received::More(taken)
+            }
+        }
+    }
+
+    /// Reads from the socket: up to `missing` bytes to the frame that is held, the rest into the scratch buffer.
+    fn read_socket(&mut self, id: u64, missing: usize, now: Now) -> Received {
+        let Some(connection) = self.connections.find(id) else { return Received::Waits };
+        let scratch = &mut self.scratch[..];
+        let socket = &connection.socket;
+        let (result, room, offered) = if missing == 0 {
+            (socket.receive(&mut [], scratch), 0, scratch.len())
+        } else {
+            connection.inbound.fill(missing, |room| {
+                // Only behind a whole frame may the next one begin in the scratch buffer.
+                let rest = if room.len() == missing { scratch } else { &mut [] };
+                let offered = room.len() + rest.len();
+                let result = socket.receive(room, rest);
+                let used = result.as_ref().map_or(0, |bytes| (*bytes).min(room.len()));
+                (used, (result, room.len(), offered))
+            })
+        };
+        let read = match result {
+            Ok(0) => return Received::Closed,
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                connection.readable = false;
+                self.lend(id);
+                return Received::Waits;
+            }
+            Err(_) => return Received::Closed,
+        };
+        connection.active = now.mono;
+        // Less than was offered: the socket is empty, and its watch reports when that changes.
+        connection.readable = read == offered;
+        self.counters.received_bytes += read as u64;
+        self.lend(id);
+        let in_scratch = read.saturating_sub(room);
+        if missing > 0
+            && let Some(connection) = self.connections.find(id)
+            && connection.inbound.missing(self.settings.request_bytes_max) == Ok(0)
+            && let Received::Bad(why) = self.take_held(id, now)
+        {
+            return Received::Bad(why);
+        }
+        if in_scratch > 0 {
+            let scratch = std::mem::take(&mut self.scratch);
+            let outcome = self.take_scratch(id, &scratch[..in_scratch], now);
+            self.scratch = scratch;
+            if let Err(why) = outcome {
+                return Received::Bad(why);
+            }
+        }
+        Received::More(read)
+    }
+
+    fn take_scratch(&mut self, id: u64, bytes: &[u8], now: Now) -> Result<(), String> {
+        let holds = self.connections.find(id).is_some_and(|connection| !connection.inbound.is_empty());
+        // Behind a request that waits for its turn, later ones wait, too.
+        let taken = if holds { 0 } else { self.take_frames(id, bytes, None, now)? };
+        self.hold(id, &bytes[taken..]);
+        Ok(())
+    }
+
+    fn hold(&mut self, id: u64, rest: &[u8]) {
+        if !rest.is_empty()
+            && let Some(connection) = self.connections.find(id)
+        {
+            connection.inbound.hold(rest);
+        }
+        self.lend(id);
+    }
+
+    /// Brings the account of lent memory up to date.
+    fn lend(&mut self, id: u64) {
+        if let Some(connection) = self.connections.find(id) {
+            let capacity = connection.inbound.capacity();
+            self.budget.adjust(id, connection.lent, capacity);
+            connection.lent = capacity;
+        }
+    }
+
+    /// Starts the requests at the front of `bytes` that are whole and may start; returns how many bytes they were.
+    fn take_frames(&mut self, id: u64, bytes: &[u8], owner: Option<&Bytes>, now: Now) -> Result<usize, String> {
+        let Some(connection) = self.connections.find(id) else { return Ok(bytes.len()) };
+        let mut shard = self.shard.borrow_mut();
+        let mut at = 0;
+        while let Some(prefix) = bytes[at..].first_chunk::<LENGTH_BYTES>() {
+            let length =
+                frame_bytes(*prefix, self.settings.request_bytes_max).map_err(|error: FrameError| error.to_string())?;
+            let Some(frame) = bytes[at + LENGTH_BYTES..].get(..length) else { break };
+            let overlap = overlap_of(frame);
+            if !connection.may_start(overlap) {
+                break;
+            }
+            let tag = Tag { connection: id, sequence: connection.begin(overlap) };
+            self.counters.requests += 1;
+            let frame = Frame { bytes: frame, owner };
+            match self.api.on_frame(tag, frame, connection.socket.peer(), &mut shard, now) {
+                Verdict::Taken => {}
+                Verdict::Close(why) => return Err(why),
+            }
+            at += LENGTH_BYTES + length;
+        }
+        Ok(at)
+    }
+
+    /// Sends what a connection has to send.
+    fn pump(&mut self, id: u64, now: Now) {
+        let Some(connection) = self.connections.find(id) else { return };
+        let Connection { outbound, socket, .. } = connection;
+        let before = self.sender.sent;
+        let progress = outbound.pump(socket, id, &mut self.sender);
+        if self.sender.sent != before {
+            connection.active = now.mono;
+        }
+        match progress {
+            Ok(Progress::Done) if connection.closing && connection.is_quiet() => self.close(id),
+            Ok(Progress::Done | Progress::Blocked | Progress::Reading) => {}
+            Ok(Progress::Yield) => self.list(id),
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                    tracing::error!("a reply could not be sent: {error}");
+                }
+                self.close(id);
+            }
+        }
+    }
+
+    /// Handles answers and messages until nothing more comes of them. Returns the connections that got replies.
+    fn settle(&mut self, now: Now) -> Vec<u64> {
+        let mut replied = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            {
+                let mut shard = self.shard.borrow_mut();
+                shard.resume(now);
+                while !shard.outbox.answers.is_empty() {
+                    for (request, answer) in std::mem::take(&mut shard.outbox.answers) {
+                        self.api.on_answer(request, answer, &mut shard, now);
+                    }
+                }
+            }
+            self.api.take_finished(&mut self.finished);
+            if self.finished.is_empty() {
+                break;
+            }
+            let first = replied.len();
+            for finished in std::mem::take(&mut self.finished) {
+                self.finish(finished, &mut replied);
+            }
+            for at in first..replied.len() {
+                let id = replied[at];
+                let goes_on = self.connections.find(id).is_some_and(|c| c.readable || !c.inbound.is_empty());
+                if goes_on {
+                    self.receive(id, now);
+                }
+            }
+        }
+        replied
+    }
+
+    fn finish(&mut self, finished: Finished<File>, replied: &mut Vec<u64>) {
+        let Tag { connection: id, sequence } = finished.tag;
+        let Some(connection) = self.connections.find(id) else { return };
+        match finished.reply {
+            Reply::Frame(pieces) => connection.finish(sequence, pieces),
+            Reply::Nothing => connection.finish(sequence, vec![]),
+            Reply::Close(_) => return self.close(id),
+        }
+        if replied.last() != Some(&id) {
+            replied.push(id);
+        }
+    }
+
+    fn take_messages(&mut self, now: Now) {
+        self.mailboxes.receive(&mut self.inbox);
+        if self.inbox.is_empty() {
+            return;
+        }
+        let mut shard = self.shard.borrow_mut();
+        for message in self.inbox.drain(..) {
+            match message {
+                Message::Answer { request, answer } => self.api.on_answer(request, answer, &mut shard, now),
+                other => shard.on_message(other, now),
+            }
+        }
+    }
+
+    /// What is looked at once a second: idle connections, the list of complaints, whether to stop.
+    fn tick(&mut self, now: Now) {
+        if now.mono < self.next_tick {
+            return;
+        }
+        self.next_tick = now.mono.plus_ms(TICK_MS);
+        if let Some(idle_ms_max) = self.settings.idle_ms_max {
+            for id in self.connections.ids() {
+                let connection = self.connections.find(id).expect("just listed");
+                let idle = now.mono.since(connection.active) / 1_000_000 > idle_ms_max;
+                // One that waits in a long poll is not idle; one that does not read its replies is.
+                if idle && (connection.is_quiet() || !connection.outbound.is_empty()) {
+                    self.counters.idle_closed += 1;
+                    self.close(id);
+                }
+            }
+        }
+    }
+
+    fn go_on(&mut self, now: Now) {
+        let starved = std::mem::take(&mut self.starved);
+        starved.into_iter().for_each(|id| self.list(id));
+        for id in std::mem::take(&mut self.listed) {
+            if let Some(connection) = self.connections.find(id) {
+                connection.listed = false;
+                let (sends, reads) = (!connection.outbound.is_empty(), connection.readable);
+                if sends {
+                    self.pump(id, now);
+                }
+                if reads {
+                    self.receive(id, now);
+                }
+            }
+        }
+    }
+
+    /// Moves on towards the end, once it was asked for.
+    fn advance_phase(&mut self, now: Now) {
+        match self.phase {
+            Phase::Serving if self.stop.load(Ordering::Relaxed) => {
+                self.listeners.clear();
+                self.phase = Phase::Draining(now.mono.plus_ms(DRAIN_MS));
+            }
+            Phase::Draining(deadline) if self.api.pending() == 0 || now.mono >= deadline => {
+                for id in self.connections.ids() {
+                    self.close(id);
+                }
+                self.phase = Phase::Closing;
+                Shard::close(&self.shard, self.closed.clone());
+            }
+            Phase::Closing if self.closed.get() => self.phase = Phase::Closed,
+            _ => {}
+        }
+    }
+
+    fn next(&self, flushed: bool) -> Next {
+        if self.phase == Phase::Closed {
+            return Next::Stop;
+        }
+        let shard = self.shard.borrow();
+        if !self.listed.is_empty() || !flushed || !shard.outbox.answers.is_empty() || shard.has_ready() {
+            return Next::Now;
+        }
+        let mut at = self.next_tick;
+        if let Phase::Draining(deadline) = self.phase {
+            at = at.min(deadline);
+        }
+        Next::At(shard.next_deadline().map_or(at, |deadline| deadline.min(at)))
+    }
+}
+
+/// Key 0 is Produce; a frame holds at least a key.
+fn overlap_of(frame: &[u8]) -> Overlap {
+    if frame[..2] == [0, 0] { Overlap::Produce } else { Overlap::Alone }
+}
+
+/// What came of one look at a connection's socket.
+enum Received {
+    /// So many bytes; there may be more.
+    More(usize),
+    /// Nothing more for now: the socket is empty, or a request must be finished first, or memory is short.
+    Waits,
+    Closed,
+    Bad(String),
+}
+
+impl Turn for Server {
+    fn on_completion(&mut self, completion: Completion, now: Now) {
+        match completion {
+            Completion::Accepted { listener, ended, result } => self.on_accepted(listener, ended, result, now),
+            Completion::Ready { connection: id, readable, writable } => {
+                let Some(connection) = self.connections.find(id) else { return };
+                connection.readable |= readable;
+                let sends = writable && !connection.outbound.is_empty();
+                if sends {
+                    self.pump(id, now);
+                }
+                if readable {
+                    self.receive(id, now);
+                }
+            }
+            Completion::Spliced { connection: id, pipe, result } => {
+                let Some(connection) = self.connections.find(id) else { return };
+                match connection.outbound.on_spliced(pipe, result) {
+                    Ok(()) => self.pump(id, now),
+                    Err(error) => {
+                        tracing::error!("a cold read failed: {error}");
+                        self.close(id);
+                    }
+                }
+            }
+            Completion::DirectRead { connection: id, buffer, result } => {
+                let Some(connection) = self.connections.find(id) else { return };
+                match connection.outbound.on_direct_read(buffer, result) {
+                    Ok(()) => self.pump(id, now),
+                    Err(error) => {
+                        tracing::error!("a cold read failed: {error}");
+                        self.close(id);
+                    }
+                }
+            }
+            Completion::Disk(completion) => self.shard.borrow_mut().on_disk(completion, now),
+            Completion::Woken => {}
+            Completion::Doorbell => self.helper.reap(),
+        }
+    }
+
+    fn end_of_turn(&mut self, now: Now) -> Next {
+        self.take_messages(now);
+        self.go_on(now);
+        let replied = self.settle(now);
+        self.shard.borrow_mut().end_of_turn(now);
+        for id in replied {
+            self.pump(id, now);
+        }
+        self.tick(now);
+        self.advance_phase(now);
+        for (core, message) in self.shard.borrow_mut().outbox.messages.drain(..) {
+            self.mailboxes.send(core, message);
+        }
+        let flushed = self.mailboxes.flush(&self.ring);
+        self.next(flushed)
+    }
+}

@@ -1,0 +1,175 @@
+//! What cores ask of each other, and what they answer. Owned data only: it crosses from core to core as it is.
+
+use crate::base::error::ErrorCode;
+use crate::base::ids::{CoreIndex, Offset, PartitionId};
+use crate::base::time::{Nanos, TimestampMs};
+use crate::ports::Piece;
+use bytes::Bytes;
+
+/// A client's request that waits on the core that received it; names it to the cores that work on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// Who asked: where the answer goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Origin {
+    pub core: CoreIndex,
+    pub request: RequestId,
+}
+
+/// One message from core to core.
+pub enum Message<F> {
+    Command { origin: Origin, command: Command },
+    Answer { request: RequestId, answer: Answer<F> },
+}
+
+/// Work for the core that owns what it names.
+pub enum Command {
+    Produce(Produce<Bytes>),
+    Fetch(Fetch),
+    /// The fetch of this origin is answered elsewhere: answer with what is there now.
+    FinishFetch,
+    ListOffsets(Vec<ListOffset>),
+    EpochEnds(Vec<EpochEnd>),
+}
+
+/// What the work came to.
+pub enum Answer<F> {
+    Produce(Vec<Produced>),
+    Fetch { core: CoreIndex, parts: Vec<Fetched<F>> },
+    ListOffsets(Vec<ListedOffset>),
+    EpochEnds(Vec<EndedEpoch>),
+}
+
+/// Batches for partitions of one core.
+pub struct Produce<R> {
+    pub acks: Acks,
+    pub parts: Vec<ProducePart<R>>,
+}
+
+/// When a producer wants its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acks {
+    /// Never.
+    None,
+    /// When the record is committed: with one replica `acks=1` and `acks=all` are the same.
+    Committed,
+}
+
+/// What was produced to one partition.
+pub struct ProducePart<R> {
+    /// Its place in the client's request.
+    pub index: u32,
+    pub partition: PartitionId,
+    /// As received: one batch, not yet checked.
+    pub records: R,
+}
+
+/// The end of one partition's part of a Produce.
+#[derive(Clone, Debug)]
+pub struct Produced {
+    pub index: u32,
+    pub error: ErrorCode,
+    pub message: Option<&'static str>,
+    /// -1 on an error.
+    pub base_offset: Offset,
+    /// -1 unless the topic stamps records on append.
+    pub log_append_time_ms: TimestampMs,
+    pub log_start_offset: Offset,
+}
+
+impl Produced {
+    pub fn refused(index: u32, error: ErrorCode, message: Option<&'static str>) -> Produced {
+        Produced { index, error, message, base_offset: -1, log_append_time_ms: -1, log_start_offset: -1 }
+    }
+}
+
+/// Reads from partitions of one core.
+#[derive(Clone, Debug)]
+pub struct Fetch {
+    pub parts: Vec<FetchPart>,
+    pub bytes_min: u64,
+    /// For all parts together; the first batch of the first part that has any is given whole, however large.
+    pub bytes_max: u64,
+    /// Answer by then even with less than `bytes_min`.
+    pub deadline: Nanos,
+}
+
+#[derive(Clone, Debug)]
+pub struct FetchPart {
+    pub index: u32,
+    pub partition: PartitionId,
+    pub offset: Offset,
+    pub bytes_max: u64,
+    /// What the client believes to be the leader's epoch; -1: it does not know.
+    pub current_leader_epoch: i32,
+}
+
+/// What one partition has to offer.
+#[derive(Debug)]
+pub struct Fetched<F> {
+    pub index: u32,
+    pub error: ErrorCode,
+    /// -1 on an error that hides it.
+    pub high_watermark: Offset,
+    pub log_start_offset: Offset,
+    pub pieces: Vec<Piece<F>>,
+}
+
+impl<F> Fetched<F> {
+    pub fn refused(index: u32, error: ErrorCode) -> Fetched<F> {
+        Fetched { index, error, high_watermark: -1, log_start_offset: -1, pieces: vec![] }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.pieces.iter().map(Piece::bytes).sum()
+    }
+}
+
+/// Which offset of a partition is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OffsetSpec {
+    Earliest,
+    Latest,
+    /// The first record with the largest timestamp (KIP-734).
+    MaxTimestamp,
+    /// The first record at or after this time.
+    At(TimestampMs),
+}
+
+#[derive(Clone, Debug)]
+pub struct ListOffset {
+    pub index: u32,
+    pub partition: PartitionId,
+    pub spec: OffsetSpec,
+    pub current_leader_epoch: i32,
+}
+
+#[derive(Clone, Debug)]
+pub struct ListedOffset {
+    pub index: u32,
+    pub error: ErrorCode,
+    /// -1: no such record.
+    pub offset: Offset,
+    /// -1: none, or not asked for.
+    pub timestamp: TimestampMs,
+    pub leader_epoch: i32,
+}
+
+/// Where did `leader_epoch` end (KIP-101, KIP-320)?
+#[derive(Clone, Debug)]
+pub struct EpochEnd {
+    pub index: u32,
+    pub partition: PartitionId,
+    pub current_leader_epoch: i32,
+    pub leader_epoch: i32,
+}
+
+#[derive(Clone, Debug)]
+pub struct EndedEpoch {
+    pub index: u32,
+    pub error: ErrorCode,
+    /// -1: no such epoch here.
+    pub leader_epoch: i32,
+    pub end_offset: Offset,
+}

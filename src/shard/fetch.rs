@@ -1,0 +1,175 @@
+//! Fetch on the core that owns the partitions: reads what is visible, or waits until there is enough.
+
+use super::Shard;
+use super::commands::{Answer, Fetch, FetchPart, Fetched, Origin};
+use crate::base::error::ErrorCode;
+use crate::base::time::Now;
+use crate::log::ReadError;
+use crate::partition::waiters::Ticket;
+use crate::ports::Disk;
+
+/// A fetch that is not answered yet.
+pub(super) struct WaitingFetch {
+    origin: Origin,
+    fetch: Fetch,
+    /// Its place in the long poll; `None` while an index is being read for it.
+    ticket: Option<Ticket>,
+    /// Its time is up, or another core has answered: it takes what is there.
+    hurried: bool,
+}
+
+/// What a look at all parts has shown.
+enum Attempt<F> {
+    /// Everything is known; so many bytes, and whether a part has an error to tell.
+    Whole { parts: Vec<Fetched<F>>, bytes: u64, failed: bool },
+    /// The index of this partition's segment must be read first.
+    NotLoaded { slot: u32, offset: i64 },
+}
+
+impl<D: Disk> Shard<D> {
+    /// Answers `fetch` at once if it can, else when enough has become visible or its deadline has come.
+    pub fn fetch(&mut self, origin: Origin, fetch: Fetch, now: Now) {
+        let id = self.waiting_fetches.insert(WaitingFetch { origin, fetch, ticket: None, hurried: false });
+        self.fetch_origins.insert(origin, id);
+        self.try_fetch(id, now);
+    }
+
+    /// Answers the fetch of `origin` with what is there now.
+    pub fn finish_fetch(&mut self, origin: Origin, now: Now) {
+        let Some(&id) = self.fetch_origins.get(&origin) else { return };
+        let Some(waiting) = self.waiting_fetches.find(id) else { return };
+        waiting.hurried = true;
+        if let Some(ticket) = waiting.ticket.take() {
+            self.fetch_waiters.cancel(ticket);
+            self.try_fetch(id, now);
+        }
+    }
+
+    /// Looks again at the fetches that were woken in this turn, and at those whose time is up.
+    pub(super) fn resume_fetches(&mut self, now: Now) {
+        let mut expired = Vec::new();
+        self.fetch_waiters.expire(now.mono, &mut expired);
+        for id in expired {
+            if let Some(waiting) = self.waiting_fetches.find(id) {
+                waiting.hurried = true;
+                waiting.ticket = None;
+                self.try_fetch(id, now);
+            }
+        }
+        let mut ready = std::mem::take(&mut self.ready_fetches);
+        for id in ready.drain(..) {
+            if let Some(waiting) = self.waiting_fetches.find(id) {
+                waiting.ticket = None;
+                self.try_fetch(id, now);
+            }
+        }
+        self.ready_fetches = ready;
+    }
+
+    pub(super) fn try_fetch(&mut self, id: u64, now: Now) {
+        let Some(waiting) = self.waiting_fetches.find(id) else { return };
+        // Moved out for the look and back for the wait: the parts are many, and the shard is needed whole meanwhile.
+        let fetch = std::mem::replace(&mut waiting.fetch, Fetch::nothing());
+        let (hurried, origin) = (waiting.hurried || now.mono >= fetch.deadline, waiting.origin);
+        match self.read_parts(&fetch) {
+            Attempt::NotLoaded { slot, offset } => {
+                self.keep_fetch(id, fetch);
+                self.load_then_fetch(slot, offset, id);
+            }
+            Attempt::Whole { parts, bytes, failed } => {
+                if failed || hurried || bytes >= fetch.bytes_min {
+                    self.waiting_fetches.remove(id);
+                    self.fetch_origins.remove(&origin);
+                    return self.answer(origin, Answer::Fetch { core: self.core, parts });
+                }
+                let slots: Vec<u32> = fetch.parts.iter().filter_map(|part| self.slot(part.partition)).collect();
+                let missing = fetch.bytes_min - bytes;
+                let ticket = self.fetch_waiters.register(id, &slots, missing, fetch.deadline);
+                self.keep_fetch(id, fetch);
+                self.waiting_fetches.find(id).expect("kept above").ticket = Some(ticket);
+            }
+        }
+    }
+
+    fn keep_fetch(&mut self, id: u64, fetch: Fetch) {
+        self.waiting_fetches.find(id).expect("removed only with its answer").fetch = fetch;
+    }
+
+    fn read_parts(&mut self, fetch: &Fetch) -> Attempt<D::File> {
+        let mut parts = Vec::with_capacity(fetch.parts.len());
+        let mut left = fetch.bytes_max;
+        let (mut bytes, mut failed) = (0, false);
+        for part in &fetch.parts {
+            match self.read_part(part, left, bytes == 0) {
+                Ok(fetched) => {
+                    let got = fetched.bytes();
+                    bytes += got;
+                    left = left.saturating_sub(got);
+                    failed |= fetched.error.is_error();
+                    parts.push(fetched);
+                }
+                Err((slot, offset)) => return Attempt::NotLoaded { slot, offset },
+            }
+        }
+        Attempt::Whole { parts, bytes, failed }
+    }
+
+    /// Reads one part. `Err` names what must be loaded first.
+    fn read_part(&mut self, part: &FetchPart, left: u64, first: bool) -> Result<Fetched<D::File>, (u32, i64)> {
+        let refused = |code| Ok(Fetched::refused(part.index, code));
+        let Some(slot) = self.slot(part.partition) else { return refused(ErrorCode::NotLeaderOrFollower) };
+        let partition = &self.partitions[slot as usize];
+        if let Some(code) = partition.check_epoch(part.current_leader_epoch) {
+            return refused(code);
+        }
+        let high_watermark = partition.watermark.high_watermark();
+        let mut fetched = Fetched {
+            index: part.index,
+            error: ErrorCode::None,
+            high_watermark,
+            log_start_offset: self.log.start_offset(partition.log),
+            pieces: vec![],
+        };
+        let in_log = (fetched.log_start_offset..=partition.watermark.log_end()).contains(&part.offset);
+        if !in_log {
+            fetched.error = ErrorCode::OffsetOutOfRange;
+            return Ok(fetched);
+        }
+        let bytes_max = part.bytes_max.min(left);
+        if part.offset >= high_watermark || bytes_max == 0 && !first {
+            return Ok(fetched);
+        }
+        match self.log.read(partition.log, part.offset, bytes_max, high_watermark, first) {
+            Ok(read) => fetched.pieces = read.pieces,
+            Err(ReadError::NotLoaded) => return Err((slot, part.offset)),
+            Err(ReadError::OutOfRange { .. }) => fetched.error = ErrorCode::OffsetOutOfRange,
+            Err(ReadError::Unavailable) => fetched.error = ErrorCode::KafkaStorageError,
+        }
+        Ok(fetched)
+    }
+
+    /// Reads an index in the background, then looks at the fetch again.
+    fn load_then_fetch(&mut self, slot: u32, offset: i64, id: u64) {
+        let (log, index) = (self.log.clone(), self.partitions[slot as usize].log);
+        let (shard, clock) = (self.me.clone(), self.clock.clone());
+        self.disk.spawn(async move {
+            let loaded = log.load(index, offset).await;
+            let Some(shard) = shard.upgrade() else { return };
+            let mut shard = shard.borrow_mut();
+            match loaded {
+                Ok(()) => shard.try_fetch(id, clock()),
+                Err(error) => shard.fail_fetch(id, &error.to_string()),
+            }
+        });
+    }
+
+    /// Answers a fetch whose bytes cannot be had: an error for all its parts, the reason in the log.
+    fn fail_fetch(&mut self, id: u64, why: &str) {
+        let Some(waiting) = self.waiting_fetches.remove(id) else { return };
+        tracing::error!("a fetch cannot be answered: {why}");
+        self.fetch_origins.remove(&waiting.origin);
+        let parts = waiting.fetch.parts.iter();
+        let parts = parts.map(|part| Fetched::refused(part.index, ErrorCode::KafkaStorageError)).collect();
+        self.answer(waiting.origin, Answer::Fetch { core: self.core, parts });
+    }
+}

@@ -1,0 +1,252 @@
+//! Produce on the core that owns the partitions: check, place, append, and the answer once it is durable.
+
+use super::Shard;
+use super::commands::{Acks, Answer, Origin, Produce, ProducePart, Produced};
+use crate::base::batch::{self, BatchHeader};
+use crate::base::error::ErrorCode;
+use crate::base::ids::Offset;
+use crate::base::time::Now;
+use crate::log::Refused;
+use crate::partition::append::Decision;
+use crate::partition::watermark::Advance;
+use crate::ports::Disk;
+use bytes::Bytes;
+
+/// A Produce of which some partitions are not durable yet.
+pub(super) struct WaitingProduce {
+    origin: Origin,
+    acks: Acks,
+    results: Vec<Produced>,
+    missing: u32,
+}
+
+/// A part that waits because the disk is behind. Its turn comes in the order of arrival.
+pub(super) struct BackloggedPart {
+    waiting: u64,
+    part: ProducePart<Bytes>,
+}
+
+/// Names one partition's part of a waiting Produce.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProduceKey {
+    waiting: u64,
+    /// Its place in `results`.
+    place: u32,
+}
+
+/// What became of one part.
+enum Outcome {
+    Done(Produced),
+    /// Answer with this when the high watermark reaches `next_offset`.
+    WaitsFor {
+        next_offset: Offset,
+        slot: u32,
+        then: Produced,
+    },
+    Backlog,
+}
+
+impl<D: Disk> Shard<D> {
+    /// Appends the batches of `produce`. `share` makes a part's bytes outlive this call; it is asked only where the disk is behind.
+    pub fn produce<R: AsRef<[u8]>>(
+        &mut self,
+        origin: Origin,
+        produce: Produce<R>,
+        share: impl Fn(R) -> Bytes,
+        now: Now,
+    ) {
+        let Produce { acks, parts } = produce;
+        let mut results = Vec::with_capacity(parts.len());
+        let mut waiting = None;
+        let mut missing = 0;
+        let mut keys: Vec<(u32, Offset, u32)> = Vec::new();
+        let mut backlogged = Vec::new();
+        for part in parts {
+            let place = results.len() as u32;
+            let behind = !self.backlog.is_empty() || !backlogged.is_empty();
+            let outcome = if behind {
+                Outcome::Backlog
+            } else {
+                let ProducePart { index, partition, records } = &part;
+                self.produce_part(*index, *partition, records.as_ref(), now)
+            };
+            match outcome {
+                Outcome::Done(produced) => results.push(produced),
+                Outcome::WaitsFor { next_offset, slot, then } => {
+                    results.push(then);
+                    keys.push((slot, next_offset, place));
+                    missing += 1;
+                }
+                Outcome::Backlog => {
+                    results.push(Produced::refused(part.index, ErrorCode::RequestTimedOut, None));
+                    let ProducePart { index, partition, records } = part;
+                    backlogged.push(ProducePart { index, partition, records: share(records) });
+                    missing += 1;
+                }
+            }
+        }
+        if missing == 0 {
+            return self.answer_produce(origin, acks, results);
+        }
+        let id = *waiting.get_or_insert_with(|| {
+            self.waiting_produces.insert(WaitingProduce { origin, acks, results, missing })
+        });
+        for (slot, next_offset, place) in keys {
+            self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting: id, place });
+        }
+        self.backlog.extend(backlogged.into_iter().map(|part| BackloggedPart { waiting: id, part }));
+    }
+
+    fn produce_part(
+        &mut self,
+        index: u32,
+        id: crate::base::ids::PartitionId,
+        records: &[u8],
+        now: Now,
+    ) -> Outcome {
+        let refused = |code, message| Outcome::Done(Produced::refused(index, code, message));
+        let Some(slot) = self.slot(id) else { return refused(ErrorCode::NotLeaderOrFollower, None) };
+        let header = match batch::check_produced(records) {
+            Ok(header) => header,
+            Err(error) => return refused(error.code(), Some(error.message())),
+        };
+        if self.disk_full {
+            return refused(ErrorCode::KafkaStorageError, Some("The disk is full: free space, or lower retention."));
+        }
+        let partition = &mut self.partitions[slot as usize];
+        match self.log.admit(partition.log, records.len()) {
+            Ok(()) => {}
+            Err(Refused::Backlog) => return Outcome::Backlog,
+            Err(refusal) => return refused(refusal_code(refusal), None),
+        }
+        let log_start_offset = self.log.start_offset(partition.log);
+        let produced = |base_offset, log_append_time_ms| Produced {
+            index,
+            error: ErrorCode::None,
+            message: None,
+            base_offset,
+            log_append_time_ms,
+            log_start_offset,
+        };
+        match partition.state.decide(&header, &partition.rules, now) {
+            Decision::Refuse(refusal) => refused(refusal.code, Some(refusal.message)),
+            Decision::Duplicate(first) => {
+                let then = produced(first.base_offset, -1);
+                let next_offset = first.last_offset + 1;
+                if next_offset <= partition.watermark.high_watermark() {
+                    return Outcome::Done(then);
+                }
+                Outcome::WaitsFor { next_offset, slot, then }
+            }
+            Decision::Append(placement) => {
+                match placement.log_append_time {
+                    None => self.append(slot, &header, records, placement.base_offset, now),
+                    Some(stamp) => {
+                        let mut stamped = records.to_vec();
+                        batch::set_log_append_time(&mut stamped, stamp);
+                        let header = BatchHeader::read(&stamped).expect("a batch that was checked");
+                        self.append(slot, &header, &stamped, placement.base_offset, now);
+                    }
+                }
+                let then = produced(placement.base_offset, placement.log_append_time.unwrap_or(-1));
+                let partition = &self.partitions[slot as usize];
+                if placement.next_offset <= partition.watermark.high_watermark() {
+                    return Outcome::Done(then);
+                }
+                Outcome::WaitsFor { next_offset: placement.next_offset, slot, then }
+            }
+        }
+    }
+
+    /// Appends a batch that has been admitted and placed.
+    pub(super) fn append(&mut self, slot: u32, header: &BatchHeader, bytes: &[u8], base_offset: Offset, now: Now) {
+        let partition = &mut self.partitions[slot as usize];
+        let epoch = partition.state.leader_epoch();
+        self.log
+            .append(partition.log, header, bytes, base_offset, epoch, now)
+            .expect("the log has admitted the batch, and nothing has happened since");
+        let next_offset = base_offset + Offset::from(header.last_offset_delta) + 1;
+        if let Some(advance) = partition.watermark.on_append(next_offset, bytes.len() as u32) {
+            self.on_visible(slot, advance);
+        }
+    }
+
+    /// Records of a partition have become visible: producers and fetches that waited for them go on.
+    pub(super) fn on_visible(&mut self, slot: u32, advance: Advance) {
+        let mut woken = Vec::new();
+        self.partitions[slot as usize].producing.wake(advance.high_watermark, &mut woken);
+        for key in woken {
+            self.part_done(key.waiting);
+        }
+        self.on_own_visible(slot, advance.high_watermark);
+        let mut fetches = Vec::new();
+        self.fetch_waiters.on_visible(slot, advance.bytes, &mut fetches);
+        self.ready_fetches.append(&mut fetches);
+    }
+
+    /// One more part of a waiting Produce has its result.
+    fn part_done(&mut self, waiting: u64) {
+        let Some(produce) = self.waiting_produces.find(waiting) else { return };
+        produce.missing -= 1;
+        if produce.missing == 0 {
+            let done = self.waiting_produces.remove(waiting).expect("found above");
+            self.answer_produce(done.origin, done.acks, done.results);
+        }
+    }
+
+    fn answer_produce(&mut self, origin: Origin, acks: Acks, results: Vec<Produced>) {
+        // With acks=0 only an error is told: the api layer closes the connection for it, as Kafka does.
+        if acks == Acks::Committed || results.iter().any(|result| result.error.is_error()) {
+            self.answer(origin, Answer::Produce(results));
+        } else {
+            self.answer(origin, Answer::Produce(vec![]));
+        }
+    }
+
+    /// The disk has caught up: takes what waited, oldest first.
+    pub(super) fn resume_backlog(&mut self, now: Now) {
+        while let Some(BackloggedPart { waiting, part }) = self.backlog.pop_front() {
+            match self.produce_part(part.index, part.partition, &part.records, now) {
+                Outcome::Backlog => {
+                    self.backlog.push_front(BackloggedPart { waiting, part });
+                    return;
+                }
+                Outcome::Done(produced) => {
+                    self.set_result(waiting, produced);
+                    self.part_done(waiting);
+                }
+                Outcome::WaitsFor { next_offset, slot, then } => {
+                    let place = self.set_result(waiting, then);
+                    self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting, place });
+                }
+            }
+        }
+    }
+
+    fn set_result(&mut self, waiting: u64, produced: Produced) -> u32 {
+        let produce = self.waiting_produces.find(waiting).expect("a backlogged part keeps its produce waiting");
+        let place = produce.results.iter().position(|result| result.index == produced.index).expect("one of its parts");
+        produce.results[place] = produced;
+        place as u32
+    }
+
+    /// Ends with `error` every produce that waits on a partition which is going away.
+    pub(super) fn fail_producing(&mut self, slot: u32, error: ErrorCode) {
+        let keys: Vec<ProduceKey> = self.partitions[slot as usize].producing.drain().collect();
+        for key in keys {
+            if let Some(produce) = self.waiting_produces.find(key.waiting) {
+                let result = &mut produce.results[key.place as usize];
+                *result = Produced::refused(result.index, error, None);
+            }
+            self.part_done(key.waiting);
+        }
+    }
+}
+
+fn refusal_code(refusal: Refused) -> ErrorCode {
+    match refusal {
+        Refused::DiskFull | Refused::Failed => ErrorCode::KafkaStorageError,
+        Refused::TooLarge => ErrorCode::MessageTooLarge,
+        Refused::Busy | Refused::Backlog => ErrorCode::NotLeaderOrFollower,
+    }
+}
