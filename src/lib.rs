@@ -5,6 +5,7 @@
 
 pub mod base;
 pub mod net;
+pub mod cluster;
 pub mod partition;
 pub mod ports;
 pub mod protocol;

@@ -1,0 +1,5 @@
+//! The cluster's metadata: what topics and brokers there are, who owns what, how all is configured.
+//!
+//! Pure: commands change the image and nothing else does; where commands are kept and agreed on is for `shard`.
+
+pub mod configs;
