@@ -2,4 +2,7 @@
 //!
 //! Pure: commands change the image and nothing else does; where commands are kept and agreed on is for `shard`.
 
+pub mod commands;
 pub mod configs;
+pub mod image;
+pub mod names;

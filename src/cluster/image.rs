@@ -1,0 +1,340 @@
+//! The image: the cluster's metadata as of some command. Every core holds its own copy and applies the same commands in order.
+//!
+//! Decides nothing: whether a command should be is for `controller`. Node ids as clients see them are minted here alone.
+
+use super::commands::{Command, ConfigChange};
+use super::configs::{BrokerConfigs, Overrides};
+use super::names;
+use crate::base::ids::{CoreIndex, NodeId, PartitionId, TopicId};
+use std::collections::BTreeMap;
+
+/// A broker that is part of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Broker {
+    /// Address told to clients.
+    pub host: String,
+    pub port: u16,
+    /// Cores that own partitions there; at least 1.
+    pub core_count: u16,
+}
+
+/// One partition of a topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Partition {
+    pub leader: NodeId,
+    /// Grows each time a leader begins; at least 0.
+    pub leader_epoch: i32,
+    /// The core of the leader that owns it.
+    pub core: CoreIndex,
+    /// Brokers that hold it, the preferred leader first; at least one, each once.
+    pub replicas: Box<[NodeId]>,
+    /// Replicas that have all that is committed.
+    pub isr: Box<[NodeId]>,
+}
+
+/// One topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Topic {
+    pub id: TopicId,
+    pub name: String,
+    /// By index; at least one.
+    pub partitions: Vec<Partition>,
+    /// What was set for this topic.
+    pub configs: Overrides,
+}
+
+/// A command that cannot follow on this image: the metadata log is not the one this image came from, or was not checked when
+/// the command was made. Whoever applies it must stop; the image is as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Contradiction(pub &'static str);
+
+/// See the head of this file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Image {
+    version: u64,
+    cluster_id: String,
+    brokers: BTreeMap<NodeId, Broker>,
+    topics: BTreeMap<TopicId, Topic>,
+    /// Invariant: exactly the names of `topics`.
+    by_name: BTreeMap<String, TopicId>,
+    /// Names with '.' or '_', folded to one of the two. Invariant: exactly those of `topics` that have such a character.
+    by_folded_name: BTreeMap<String, TopicId>,
+    /// Nobody's where the key is `None`: they hold for all brokers.
+    broker_configs: BTreeMap<Option<NodeId>, Overrides>,
+    /// The first producer id that no block has.
+    next_producer_id: i64,
+    /// Partitions led by each core that leads any. Invariant: the sum is `partition_count`.
+    core_loads: BTreeMap<(NodeId, CoreIndex), u32>,
+    partition_count: usize,
+}
+
+static NO_OVERRIDES: Overrides = Overrides::new();
+
+impl Image {
+    /// Commands applied since the cluster began.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Empty before `InitCluster`.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    pub fn broker(&self, node: NodeId) -> Option<&Broker> {
+        self.brokers.get(&node)
+    }
+
+    /// Brokers by node id.
+    pub fn brokers(&self) -> impl ExactSizeIterator<Item = (NodeId, &Broker)> {
+        self.brokers.iter().map(|(&node, broker)| (node, broker))
+    }
+
+    /// The node ids and addresses that clients are told. One for each broker; with core listeners it will be one for each core.
+    pub fn advertised_brokers(&self) -> impl Iterator<Item = (NodeId, &str, u16)> {
+        self.brokers.iter().map(|(&node, broker)| (node, broker.host.as_str(), broker.port))
+    }
+
+    /// The node id that clients are told to ask for this partition; one of `advertised_brokers`.
+    pub fn advertised_leader(&self, partition: &Partition) -> NodeId {
+        partition.leader
+    }
+
+    pub fn topic(&self, id: TopicId) -> Option<&Topic> {
+        self.topics.get(&id)
+    }
+
+    pub fn topic_by_name(&self, name: &str) -> Option<&Topic> {
+        self.topics.get(self.by_name.get(name)?)
+    }
+
+    /// Topics by name.
+    pub fn topics(&self) -> impl ExactSizeIterator<Item = &Topic> {
+        self.by_name.values().map(|id| &self.topics[id])
+    }
+
+    pub fn partition(&self, id: PartitionId) -> Option<&Partition> {
+        self.topic(id.topic)?.partitions.get(usize::try_from(id.index).ok()?)
+    }
+
+    /// The topic whose name differs from `name` in '.' and '_' only, or not at all.
+    pub fn colliding_topic(&self, name: &str) -> Option<&Topic> {
+        self.topics.get(self.by_folded_name.get(&names::folded(name)?)?)
+    }
+
+    /// Partitions of all topics.
+    pub fn partition_count(&self) -> usize {
+        self.partition_count
+    }
+
+    /// Partitions led by this core.
+    pub fn core_load(&self, node: NodeId, core: CoreIndex) -> u32 {
+        self.core_loads.get(&(node, core)).copied().unwrap_or(0)
+    }
+
+    pub fn next_producer_id(&self) -> i64 {
+        self.next_producer_id
+    }
+
+    /// What was set for one broker while it ran, or for all (`None`).
+    pub fn broker_overrides(&self, node: Option<NodeId>) -> &Overrides {
+        self.broker_configs.get(&node).unwrap_or(&NO_OVERRIDES)
+    }
+
+    /// All levels of one broker's configuration; `statics` is what its process was started with.
+    pub fn broker_configs<'a>(&'a self, node: NodeId, statics: &'a Overrides) -> BrokerConfigs<'a> {
+        BrokerConfigs { node: self.broker_overrides(Some(node)), cluster: self.broker_overrides(None), statics }
+    }
+
+    /// Changes the image. Costs what the command names, however large the image is.
+    ///
+    /// # Errors
+    /// The command contradicts the image, which then stays as it was.
+    pub fn apply(&mut self, command: &Command) -> Result<(), Contradiction> {
+        match command {
+            Command::InitCluster { cluster_id } => self.init(cluster_id)?,
+            Command::RegisterBroker { node, host, port, core_count } => {
+                check(*core_count >= 1, "a broker has at least one core")?;
+                let broker = Broker { host: host.clone(), port: *port, core_count: *core_count };
+                self.brokers.insert(*node, broker);
+            }
+            Command::CreateTopic { id, name, partitions, configs } => self.create(*id, name, partitions, configs)?,
+            Command::DeleteTopic { id } => self.delete(*id)?,
+            Command::AddPartitions { id, first, partitions } => self.add_partitions(*id, *first, partitions)?,
+            Command::MovePartition { id, partition, core } => self.move_partition(*id, *partition, *core)?,
+            Command::SetTopicConfigs { id, changes } => change(&mut self.topic_mut(*id)?.configs, changes),
+            Command::SetBrokerConfigs { node, changes } => {
+                let known = node.is_none_or(|node| self.brokers.contains_key(&node));
+                check(known, "configuration of an unknown broker")?;
+                let overrides = self.broker_configs.entry(*node).or_default();
+                change(overrides, changes);
+                if overrides.is_empty() {
+                    self.broker_configs.remove(node);
+                }
+            }
+            Command::AllocateProducerIds { first, count } => {
+                check(*first == self.next_producer_id, "producer ids follow each other")?;
+                check(*count >= 1, "a block holds at least one producer id")?;
+                let next = first.checked_add(*count).ok_or(Contradiction("producer ids have run out"))?;
+                self.next_producer_id = next;
+            }
+        }
+        self.version += 1;
+        Ok(())
+    }
+
+    fn init(&mut self, cluster_id: &str) -> Result<(), Contradiction> {
+        check(self.cluster_id.is_empty() && !cluster_id.is_empty(), "a cluster gets its id once")?;
+        cluster_id.clone_into(&mut self.cluster_id);
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        id: TopicId,
+        name: &str,
+        partitions: &[Partition],
+        configs: &[ConfigChange],
+    ) -> Result<(), Contradiction> {
+        check(!self.topics.contains_key(&id), "a topic id is given once")?;
+        check(!self.by_name.contains_key(name), "a topic's name is its own")?;
+        check(self.colliding_topic(name).is_none(), "a topic's name collides with no other")?;
+        check(!partitions.is_empty(), "a topic has at least one partition")?;
+        self.check_partitions(partitions)?;
+        let mut topic = Topic { id, name: name.to_owned(), partitions: partitions.to_vec(), configs: Overrides::new() };
+        change(&mut topic.configs, configs);
+        self.by_name.insert(name.to_owned(), id);
+        if let Some(folded) = names::folded(name) {
+            self.by_folded_name.insert(folded, id);
+        }
+        self.count_in(partitions);
+        self.topics.insert(id, topic);
+        Ok(())
+    }
+
+    fn delete(&mut self, id: TopicId) -> Result<(), Contradiction> {
+        let topic = self.topics.remove(&id).ok_or(UNKNOWN_TOPIC)?;
+        self.by_name.remove(&topic.name);
+        if let Some(folded) = names::folded(&topic.name) {
+            self.by_folded_name.remove(&folded);
+        }
+        self.partition_count -= topic.partitions.len();
+        for partition in &topic.partitions {
+            self.unload((partition.leader, partition.core));
+        }
+        Ok(())
+    }
+
+    fn add_partitions(&mut self, id: TopicId, first: i32, partitions: &[Partition]) -> Result<(), Contradiction> {
+        self.check_partitions(partitions)?;
+        let topic = self.topic_mut(id)?;
+        check(usize::try_from(first) == Ok(topic.partitions.len()), "partitions follow each other")?;
+        topic.partitions.extend_from_slice(partitions);
+        self.count_in(partitions);
+        Ok(())
+    }
+
+    fn move_partition(&mut self, id: TopicId, index: i32, core: CoreIndex) -> Result<(), Contradiction> {
+        let topic = self.topic_mut(id)?;
+        let partition = usize::try_from(index).ok().and_then(|index| topic.partitions.get_mut(index));
+        let partition = partition.ok_or(Contradiction("an unknown partition cannot move"))?;
+        let before = (partition.leader, std::mem::replace(&mut partition.core, core));
+        self.unload(before);
+        *self.core_loads.entry((before.0, core)).or_default() += 1;
+        Ok(())
+    }
+
+    fn topic_mut(&mut self, id: TopicId) -> Result<&mut Topic, Contradiction> {
+        self.topics.get_mut(&id).ok_or(UNKNOWN_TOPIC)
+    }
+
+    fn check_partitions(&self, partitions: &[Partition]) -> Result<(), Contradiction> {
+        for partition in partitions {
+            let known = partition.replicas.iter().all(|node| self.brokers.contains_key(node));
+            check(known, "replicas are on known brokers")?;
+            let within = partition.isr.iter().all(|node| partition.replicas.contains(node));
+            check(within && partition.isr.contains(&partition.leader), "the leader is in sync, and replicas are")?;
+        }
+        Ok(())
+    }
+
+    fn count_in(&mut self, partitions: &[Partition]) {
+        self.partition_count += partitions.len();
+        for partition in partitions {
+            *self.core_loads.entry((partition.leader, partition.core)).or_default() += 1;
+        }
+    }
+
+    fn unload(&mut self, owner: (NodeId, CoreIndex)) {
+        let load = self.core_loads.get_mut(&owner).expect("the owner of a partition has a load");
+        *load -= 1;
+        if *load == 0 {
+            self.core_loads.remove(&owner);
+        }
+    }
+
+    /// Commands that make this image from an empty one.
+    pub fn snapshot(&self) -> Vec<Command> {
+        let mut commands = Vec::with_capacity(self.brokers.len() + self.topics.len() + 2);
+        if !self.cluster_id.is_empty() {
+            commands.push(Command::InitCluster { cluster_id: self.cluster_id.clone() });
+        }
+        commands.extend(self.brokers.iter().map(|(&node, broker)| Command::RegisterBroker {
+            node,
+            host: broker.host.clone(),
+            port: broker.port,
+            core_count: broker.core_count,
+        }));
+        commands.extend(
+            self.broker_configs
+                .iter()
+                .map(|(&node, overrides)| Command::SetBrokerConfigs { node, changes: as_changes(overrides) }),
+        );
+        if self.next_producer_id > 0 {
+            commands.push(Command::AllocateProducerIds { first: 0, count: self.next_producer_id });
+        }
+        commands.extend(self.topics.values().map(|topic| Command::CreateTopic {
+            id: topic.id,
+            name: topic.name.clone(),
+            partitions: topic.partitions.clone(),
+            configs: as_changes(&topic.configs),
+        }));
+        commands
+    }
+
+    /// The image that `snapshot` was taken of, when that was at `version`.
+    ///
+    /// # Errors
+    /// The commands contradict each other, so they are no snapshot.
+    pub fn from_snapshot(commands: &[Command], version: u64) -> Result<Image, Contradiction> {
+        let mut image = Image::default();
+        for command in commands {
+            image.apply(command)?;
+        }
+        image.version = version;
+        Ok(image)
+    }
+}
+
+const UNKNOWN_TOPIC: Contradiction = Contradiction("a command names an unknown topic");
+
+fn check(holds: bool, otherwise: &'static str) -> Result<(), Contradiction> {
+    if holds { Ok(()) } else { Err(Contradiction(otherwise)) }
+}
+
+fn change(overrides: &mut Overrides, changes: &[ConfigChange]) {
+    for (name, value) in changes {
+        match value {
+            Some(value) => overrides.insert(name.clone(), value.clone()),
+            None => overrides.remove(name),
+        };
+    }
+}
+
+fn as_changes(overrides: &Overrides) -> Vec<ConfigChange> {
+    overrides.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect()
+}
+
+#[cfg(test)]
+#[path = "image_tests.rs"]
+mod tests;
