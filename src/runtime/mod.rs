@@ -12,3 +12,6 @@ pub mod socket;
 pub mod tasks;
 pub mod transfer;
 pub mod turn;
+//! The only home of io_uring, the executor, libc, the wall clock and `unsafe`.
+
+pub mod host;
