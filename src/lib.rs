@@ -7,6 +7,7 @@ pub mod base;
 pub mod net;
 pub mod cluster;
 pub mod partition;
+pub mod cli;
 pub mod ports;
 pub mod protocol;
 #[allow(unsafe_code)]

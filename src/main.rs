@@ -1,5 +1,5 @@
 //! The `ringlog` binary: hands its arguments to `cli` and ends with its exit code.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    ringlog::cli::run(std::env::args_os()).code().into()
 }

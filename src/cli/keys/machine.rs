@@ -1,0 +1,122 @@
+//! Keys for what is the machine's: addresses, directories, cores, journal. Most exist in Ringlog only.
+
+use super::{INT_MAX, Kind, Section, Unit, bytes, count, key, optional};
+use crate::base::limits::{COMMIT_BYTES_MAX, DISK_BLOCK_BYTES};
+
+const MIB: i64 = 1 << 20;
+const GIB: i64 = 1 << 30;
+const TIB: i64 = 1 << 40;
+
+pub const SERVER: Section = Section {
+    title: "Server",
+    keys: &[
+        optional(
+            "node.id",
+            count(0, INT_MAX),
+            "Id of this broker in its cluster.\nNone: what the data directory says; 1 where that is new.",
+        ),
+        optional(
+            "cluster.id",
+            Kind::Text,
+            "Id of the cluster: up to 64 letters, digits, dots, dashes and underscores.\n\
+             None: what the data directory says; a random one where that is new.",
+        ),
+        key(
+            "listeners",
+            Kind::Text,
+            "\"127.0.0.1:9092\"",
+            "HOST:PORT to listen on, one, with or without PLAINTEXT:// before it. Port 0 takes a free port.",
+        ),
+        optional(
+            "advertised.listeners",
+            Kind::Text,
+            "HOST:PORT that clients are told to connect to. Needed where `listeners` is 0.0.0.0 or [::].\n\
+             None: the address that is listened on.",
+        ),
+        key(
+            "log.dirs",
+            Kind::List,
+            "[\"ringlog-data\"]",
+            "Data directories, made where they are missing. Give each disk one: the cores are spread over them.",
+        ),
+        key(
+            "disk.reserve.bytes",
+            bytes(16 * MIB, TIB),
+            "1073741824",
+            "With less than this free in a data directory, produce is refused there with a retriable error\n\
+             until there is space again. Reads, deletes and offset commits go on.",
+        ),
+    ],
+};
+
+pub const CORE: Section = Section {
+    title: "Cores: one thread each, pinned to one CPU. Every figure is for each core",
+    keys: &[
+        optional(
+            "core.count",
+            count(1, 1024),
+            "Number of cores.\nNone: one for each CPU this process may use, a cgroup's CPU quota counted.",
+        ),
+        optional(
+            "core.cpus",
+            Kind::Text,
+            "CPUs to use, as in \"0-3,6\".\nNone: those that the process's affinity mask allows.",
+        ),
+        key(
+            "core.request.memory.bytes",
+            bytes(16 * MIB, TIB),
+            "268435456",
+            "Memory lent to requests in flight. When it is used up, the core reads no further requests until some is back.\n\
+             Holds at least one request of socket.request.max.bytes.",
+        ),
+        key(
+            "core.tail.memory.bytes",
+            bytes(8 * MIB, TIB),
+            "268435456",
+            "Memory for the last batches of the core's partitions, which are read from here and written to segments from here.",
+        ),
+        key(
+            "core.commit.bytes",
+            Kind::Integer {
+                unit: Unit::Bytes,
+                min: 64 << 10,
+                max: COMMIT_BYTES_MAX as i64,
+                step: DISK_BLOCK_BYTES as i64,
+            },
+            "1048576",
+            "Largest single write to the journal: what has arrived meanwhile is committed together, up to this.",
+        ),
+        key(
+            "core.cold.read",
+            Kind::Choice(&["splice", "direct"]),
+            "\"splice\"",
+            "How records that are not in memory reach a socket: inside the kernel through a pipe (splice), or read around\n\
+             the page cache and sent (direct), which is faster where the page cache is slow, as in many virtual machines.",
+        ),
+        key(
+            "core.io.workers",
+            count(1, 256),
+            "4",
+            "Most kernel threads that may work for the core on operations that block (io-wq).",
+        ),
+    ],
+};
+
+pub const JOURNAL: Section = Section {
+    title: "Journal: one ring of files for each core; a write is acknowledged when it is on disk there",
+    keys: &[
+        key(
+            "journal.bytes",
+            bytes(32 * MIB, TIB),
+            "1073741824",
+            "Disk space of the journal of each core. Bounds the time of recovery.\n\
+             A multiple of journal.file.bytes, at least four files.",
+        ),
+        key(
+            "journal.file.bytes",
+            Kind::Integer { unit: Unit::Bytes, min: 8 * MIB, max: 2 * GIB, step: COMMIT_BYTES_MAX as i64 },
+            "134217728",
+            "Size of one file of the journal. Holds at least one request of socket.request.max.bytes.",
+        ),
+    ],
+};

@@ -1,0 +1,84 @@
+//! The command line: flags and file become one `Config`, the machine is checked, the server is started.
+//!
+//! Every way to end has its exit code (`base::exit`) and one message on stderr that says what to do.
+
+mod args;
+mod error;
+mod example;
+mod file;
+mod keys;
+mod relations;
+mod resolve;
+mod serve;
+mod settings;
+
+pub use args::{Cli, ServeArgs};
+pub use error::StartError;
+pub use serve::{Prepared, check, prepare};
+
+use crate::base::exit::Exit;
+use args::{Command, LogLevel};
+use clap::Parser;
+use std::ffi::OsString;
+use std::io::Write;
+use tracing::level_filters::LevelFilter;
+
+/// Runs the command line `args`, whose first is the program's name, and returns the process's exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap knows which of stdout and stderr it is; nobody is left to tell where that one is closed.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+        }
+    };
+    let result = match &cli.command {
+        None => serve(&cli.serve),
+        Some(Command::Serve(args)) => serve(args),
+        Some(Command::Config) => {
+            print(&example::example());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            // As above.
+            let _ = writeln!(std::io::stderr(), "ringlog: {error}");
+            error.exit
+        }
+    }
+}
+
+fn serve(args: &ServeArgs) -> Result<(), StartError> {
+    log_to_stderr(args.log);
+    if args.check {
+        print(&check(args)?);
+        return Ok(());
+    }
+    let prepared = prepare(args)?;
+    let server = &prepared.config.server;
+    let cores = prepared.config.core.cpus.len();
+    tracing::info!(node = server.node_id.0, cluster = server.cluster_id, cores, listen = %server.listen, "ready to start");
+    Ok(())
+}
+
+fn print(text: &str) {
+    // `ringlog config | head` closes the pipe: what was wanted has been read.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn log_to_stderr(level: LogLevel) {
+    let level = match level {
+        LogLevel::Off => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let subscriber = tracing_subscriber::fmt().compact().with_ansi(false).with_writer(std::io::stderr);
+    // Fails where a test has installed one already, which then serves as well.
+    let _ = subscriber.with_max_level(level).try_init();
+}
