@@ -42,6 +42,15 @@ pub const PARTITIONS_PER_BROKER_MAX: usize = 200_000;
 /// One value of a topic's or broker's configuration, in bytes.
 pub const CONFIG_VALUE_BYTES_MAX: usize = 32 << 10;
 
+/// Longest group id, client id, instance id, protocol name or offset metadata that the group coordinator takes in. Records of
+/// `__consumer_offsets` hold texts with an i16 length.
+pub const GROUP_STRING_BYTES_MAX: usize = 16 << 10;
+
+/// A member id is a client id or an instance id, a dash and a UUID.
+const MEMBER_ID_BYTES_MAX: usize = GROUP_STRING_BYTES_MAX + 1 + 36;
+
+const _: () = assert!(MEMBER_ID_BYTES_MAX <= i16::MAX as usize);
+const _: () = assert!(TOPIC_NAME_BYTES_MAX <= i16::MAX as usize);
 const _: () = assert!(JOURNAL_FILE_BYTES >= REQUEST_BYTES_MAX + JOURNAL_OVERHEAD_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX.is_multiple_of(DISK_BLOCK_BYTES));
 const _: () = assert!(SEGMENT_PIECE_BYTES.is_multiple_of(DISK_BLOCK_BYTES));
