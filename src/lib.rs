@@ -8,6 +8,7 @@ pub mod net;
 pub mod cluster;
 pub mod partition;
 pub mod cli;
+pub mod group;
 pub mod ports;
 pub mod protocol;
 #[allow(unsafe_code)]
