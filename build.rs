@@ -4,6 +4,8 @@
 mod codec;
 #[path = "build/definition.rs"]
 mod definition;
+#[path = "build/oracle.rs"]
+mod oracle;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -17,6 +19,8 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let definitions = read(Path::new(MESSAGES));
     write(&out.join("messages.rs"), codec::generate(&definitions));
+    // Only `tests/oracle.rs` includes this one.
+    write(&out.join("oracle.rs"), oracle::generate(&definitions));
 }
 
 /// All definitions, APIs by key and plain structs after them.
