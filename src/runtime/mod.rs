@@ -5,6 +5,7 @@ pub mod clock;
 pub mod disk;
 pub mod doorbell;
 pub mod executor;
+pub mod host;
 pub mod mailbox;
 pub mod memory;
 pub mod ring;
@@ -12,6 +13,3 @@ pub mod socket;
 pub mod tasks;
 pub mod transfer;
 pub mod turn;
-//! The only home of io_uring, the executor, libc, the wall clock and `unsafe`.
-
-pub mod host;

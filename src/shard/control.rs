@@ -1,0 +1,267 @@
+//! Changes of the cluster's metadata: decided on one core, logged, then applied by every core before anybody is told.
+//!
+//! The metadata log is a partition like any other, owned by the controller's core. One request is decided at a time: the next
+//! must see the image with the commands of the last one applied.
+
+use super::Shard;
+use super::commands::{Answer, Message, Origin};
+use super::own::OwnAppend;
+use crate::base::error::ErrorCode;
+use crate::base::ids::{CoreIndex, NodeId, TopicId};
+use crate::base::record::BatchBuilder;
+use crate::base::time::Now;
+use crate::cluster::commands::Command;
+use crate::cluster::controller::{
+    AlterConfigs, ConfigOp, ConfigResource, Controller, CreatedTopic, Decision, NewPartitions, NewTopic, Refusal,
+    TopicRef,
+};
+use crate::ports::Disk;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The core that decides about metadata.
+pub const CONTROLLER_CORE: CoreIndex = CoreIndex(0);
+
+/// A request to change metadata. Owns its data: it crosses cores.
+#[derive(Clone, Debug)]
+pub enum Control {
+    CreateTopics { topics: Vec<TopicWanted>, validate_only: bool },
+    DeleteTopics(Vec<TopicNamed>),
+    CreatePartitions { topics: Vec<PartitionsWanted>, validate_only: bool },
+    /// IncrementalAlterConfigs.
+    AlterConfigs { resources: Vec<(Resource, Vec<(String, ConfigOp, Option<String>)>)>, validate_only: bool },
+    /// AlterConfigs: what is not given is taken back.
+    ReplaceConfigs { resources: Vec<(Resource, Vec<(String, Option<String>)>)>, validate_only: bool },
+    AllocateProducerIds,
+}
+
+#[derive(Clone, Debug)]
+pub struct TopicWanted {
+    pub name: String,
+    /// -1: the default.
+    pub partition_count: i32,
+    /// -1: the default.
+    pub replication_factor: i16,
+    pub assignments: Vec<(i32, Vec<NodeId>)>,
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+#[derive(Clone, Debug)]
+pub enum TopicNamed {
+    Name(String),
+    Id(TopicId),
+}
+
+#[derive(Clone, Debug)]
+pub struct PartitionsWanted {
+    pub name: String,
+    pub partition_count: i32,
+    pub assignments: Option<Vec<Vec<NodeId>>>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Resource {
+    Topic(String),
+    /// `None`: all brokers.
+    Broker(Option<NodeId>),
+}
+
+impl Resource {
+    fn as_ref(&self) -> ConfigResource<'_> {
+        match self {
+            Resource::Topic(name) => ConfigResource::Topic(name),
+            Resource::Broker(node) => ConfigResource::Broker(*node),
+        }
+    }
+}
+
+/// What became of a [`Control`].
+#[derive(Clone, Debug)]
+pub enum Controlled {
+    /// By name, each once.
+    Created(Vec<(String, Result<CreatedTopic, Refusal>)>),
+    /// In the order of the request: the topic that is gone.
+    Deleted(Vec<Result<(String, TopicId), Refusal>>),
+    /// CreatePartitions and the config changes, in the order of the request.
+    Done(Vec<Result<(), Refusal>>),
+    ProducerIds { first: i64, count: i64 },
+    /// The request as a whole has failed.
+    Failed(Refusal),
+}
+
+/// The controller's work in progress; exists on its core only.
+#[derive(Default)]
+pub(super) struct Controlling {
+    waiting: VecDeque<(Option<Origin>, Control)>,
+    current: Option<Current>,
+}
+
+/// A request whose commands are on their way.
+struct Current {
+    origin: Option<Origin>,
+    commands: Arc<Vec<Command>>,
+    answer: Controlled,
+    /// Cores that have not applied them yet; counted once they are durable.
+    missing: usize,
+}
+
+impl<D: Disk> Shard<D> {
+    /// Decides about a request, or queues it behind the one in progress. To be called on the controller's core.
+    pub fn control(&mut self, origin: Origin, control: Control, now: Now) {
+        assert_eq!(self.core, CONTROLLER_CORE);
+        self.controlling.waiting.push_back((Some(origin), control));
+        self.next_control(now);
+    }
+
+    fn next_control(&mut self, now: Now) {
+        while self.controlling.current.is_none()
+            && let Some((origin, control)) = self.controlling.waiting.pop_front()
+        {
+            let (commands, answer) = self.decide(&control);
+            if commands.is_empty() {
+                self.answer_control(origin, answer);
+            } else {
+                self.begin_commands(origin, commands, answer, now);
+            }
+        }
+    }
+
+    fn begin_commands(&mut self, origin: Option<Origin>, commands: Vec<Command>, answer: Controlled, now: Now) {
+        let mut builder = BatchBuilder::new(now.wall_ms);
+        for command in &commands {
+            builder.push(now.wall_ms, None, Some(&command.encode()));
+        }
+        self.controlling.current = Some(Current { origin, commands: Arc::new(commands), answer, missing: 0 });
+        let id = crate::base::ids::PartitionId { topic: TopicId::METADATA, index: 0 };
+        self.append_own(id, builder.finish(), OwnAppend::Metadata, now);
+    }
+
+    fn answer_control(&mut self, origin: Option<Origin>, answer: Controlled) {
+        if let Some(origin) = origin {
+            self.answer(origin, Answer::Control(answer));
+        }
+    }
+
+    /// The commands in progress are durable: every core applies them.
+    pub(super) fn on_metadata_durable(&mut self, now: Now) {
+        let current = self.controlling.current.as_mut().expect("only a request in progress logs commands");
+        current.missing = self.settings.core_count as usize;
+        let commands = current.commands.clone();
+        for core in (0..self.settings.core_count).map(CoreIndex).filter(|core| *core != self.core) {
+            self.outbox.messages.push((core, Message::Apply(commands.clone())));
+        }
+        self.apply(&commands, now);
+        self.on_applied(now);
+    }
+
+    /// The log did not take the commands: nothing has changed.
+    pub(super) fn on_metadata_refused(&mut self, code: ErrorCode, now: Now) {
+        let current = self.controlling.current.take().expect("only a request in progress logs commands");
+        let message = "The metadata log cannot be written: see the broker's log.".to_owned();
+        self.answer_control(current.origin, Controlled::Failed(Refusal { code, message }));
+        self.next_control(now);
+    }
+
+    /// One core has applied the commands in progress.
+    pub(super) fn on_applied(&mut self, now: Now) {
+        let current = self.controlling.current.as_mut().expect("only a request in progress is applied");
+        current.missing -= 1;
+        if current.missing > 0 {
+            return;
+        }
+        let done = self.controlling.current.take().expect("looked at above");
+        self.answer_control(done.origin, done.answer);
+        self.next_control(now);
+    }
+
+    fn decide(&self, control: &Control) -> (Vec<Command>, Controlled) {
+        let broker = self.image.broker_configs(self.settings.node, &self.settings.statics);
+        let controller = Controller { image: &self.image, broker };
+        match control {
+            Control::CreateTopics { topics, validate_only } => {
+                let wanted: Vec<NewTopic<'_>> = topics.iter().map(TopicWanted::as_ref).collect();
+                let Decision { commands, answers } = controller.create_topics(&wanted, *validate_only, random_topic_id);
+                let answers = answers.into_iter().map(|(name, answer)| (name.to_owned(), answer)).collect();
+                (commands, Controlled::Created(answers))
+            }
+            Control::DeleteTopics(topics) => {
+                let named: Vec<TopicRef<'_>> = topics.iter().map(TopicNamed::as_ref).collect();
+                let Decision { commands, answers } = controller.delete_topics(&named);
+                let gone = |topic: &crate::cluster::image::Topic| (topic.name.clone(), topic.id);
+                (commands, Controlled::Deleted(answers.into_iter().map(|answer| answer.map(gone)).collect()))
+            }
+            Control::CreatePartitions { topics, validate_only } => {
+                let wanted: Vec<NewPartitions<'_>> = topics.iter().map(PartitionsWanted::as_ref).collect();
+                done(controller.create_partitions(&wanted, *validate_only))
+            }
+            Control::AlterConfigs { resources, validate_only } => {
+                let changes: Vec<AlterConfigs<'_>> = resources
+                    .iter()
+                    .map(|(resource, changes)| AlterConfigs {
+                        resource: resource.as_ref(),
+                        changes: changes.iter().map(|(name, op, value)| (&**name, *op, value.as_deref())).collect(),
+                    })
+                    .collect();
+                done(controller.alter_configs(&changes, *validate_only))
+            }
+            Control::ReplaceConfigs { resources, validate_only } => {
+                let given: Vec<_> = resources
+                    .iter()
+                    .map(|(resource, given)| {
+                        let given = given.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
+                        (resource.as_ref(), given)
+                    })
+                    .collect();
+                done(controller.replace_configs(&given, *validate_only))
+            }
+            Control::AllocateProducerIds => match controller.allocate_producer_ids() {
+                Ok(Command::AllocateProducerIds { first, count }) => {
+                    let command = Command::AllocateProducerIds { first, count };
+                    (vec![command], Controlled::ProducerIds { first, count })
+                }
+                Ok(_) => unreachable!("it allocates producer ids"),
+                Err(refusal) => (vec![], Controlled::Failed(refusal)),
+            },
+        }
+    }
+}
+
+fn done(decision: Decision<Result<(), Refusal>>) -> (Vec<Command>, Controlled) {
+    (decision.commands, Controlled::Done(decision.answers))
+}
+
+/// A random (version 4) UUID.
+fn random_topic_id() -> TopicId {
+    TopicId(*uuid::Uuid::new_v4().as_bytes())
+}
+
+impl TopicWanted {
+    fn as_ref(&self) -> NewTopic<'_> {
+        NewTopic {
+            name: &self.name,
+            partition_count: self.partition_count,
+            replication_factor: self.replication_factor,
+            assignments: self.assignments.clone(),
+            configs: self.configs.iter().map(|(name, value)| (&**name, value.as_deref())).collect(),
+        }
+    }
+}
+
+impl TopicNamed {
+    fn as_ref(&self) -> TopicRef<'_> {
+        match self {
+            TopicNamed::Name(name) => TopicRef::Name(name),
+            TopicNamed::Id(id) => TopicRef::Id(*id),
+        }
+    }
+}
+
+impl PartitionsWanted {
+    fn as_ref(&self) -> NewPartitions<'_> {
+        NewPartitions {
+            name: &self.name,
+            partition_count: self.partition_count,
+            assignments: self.assignments.clone(),
+        }
+    }
+}
