@@ -215,7 +215,7 @@ fn partitions(from: &mut Fields<'_>) -> Result<Vec<Partition>, FieldsError> {
         .map(|_| {
             Ok(Partition {
                 leader: node(from)?,
-                leader_epoch: from.i32()?,
+                leader_epoch: not_negative(from.i32()?)?,
                 core: CoreIndex(from.u16()?),
                 replicas: nodes(from)?,
                 isr: nodes(from)?,
@@ -225,8 +225,11 @@ fn partitions(from: &mut Fields<'_>) -> Result<Vec<Partition>, FieldsError> {
 }
 
 fn node(from: &mut Fields<'_>) -> Result<NodeId, FieldsError> {
-    let id = from.i32()?;
-    if id >= 0 { Ok(NodeId(id)) } else { Err(FieldsError::Malformed) }
+    Ok(NodeId(not_negative(from.i32()?)?))
+}
+
+fn not_negative(number: i32) -> Result<i32, FieldsError> {
+    if number >= 0 { Ok(number) } else { Err(FieldsError::Malformed) }
 }
 
 fn nodes(from: &mut Fields<'_>) -> Result<Box<[NodeId]>, FieldsError> {

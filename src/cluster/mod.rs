@@ -4,5 +4,6 @@
 
 pub mod commands;
 pub mod configs;
+pub mod controller;
 pub mod image;
 pub mod names;
