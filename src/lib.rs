@@ -13,3 +13,4 @@ pub mod ports;
 pub mod protocol;
 #[allow(unsafe_code)]
 pub mod runtime;
+pub mod transaction;
