@@ -9,8 +9,11 @@ use choices::Choices;
 use kafka_protocol::protocol::{Decodable, Encodable, Message as OracleMessage, StrBytes};
 use proptest::prelude::*;
 use ringlog::base::limits::{DECODE_BYTES_BASE, DECODE_BYTES_PER_BYTE};
+use ringlog::base::record::BatchBuilder;
 use ringlog::protocol::error::DecodeError;
+use ringlog::protocol::messages::ApiKey;
 use ringlog::protocol::reader::Reader;
+use ringlog::protocol::versions::is_flexible;
 use ringlog::protocol::writer::{Records, Writer};
 use ringlog::protocol::{Message, messages};
 use std::collections::BTreeMap;
@@ -308,4 +311,45 @@ fn null_where_a_version_has_none_is_written_as_empty() {
             .map(str::len)
     };
     assert_eq!((read(6), read(7)), (Some(0), None));
+}
+
+/// Writes the seeds that the targets in `fuzz/` start from; see its README.
+#[test]
+#[ignore = "writes files for the fuzzer"]
+fn write_fuzz_seeds() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let write = |target: &str, name: String, bytes: &[u8]| {
+        std::fs::create_dir_all(corpus.join(target)).expect("a folder for seeds");
+        std::fs::write(corpus.join(target).join(name), bytes).expect("a seed");
+    };
+    for api in ApiKey::ALL {
+        let request = format!("{}Request", api.name());
+        let case = CASES.iter().find(|case| case.name == request).expect("every API has a request");
+        for version in (case.versions)() {
+            let key = [(*api as i16).to_be_bytes(), version.to_be_bytes()].concat();
+            for round in 0..3u8 {
+                let choices: Vec<u8> = (0..200u8).map(|index| index.wrapping_mul(31).wrapping_add(round)).collect();
+                let body = (case.sample)(&mut Choices::new(&choices[..usize::from(round) * 100]), version).ours;
+                write("request_body", format!("{request}-v{version}-{round}"), &[&key, &body[..]].concat());
+            }
+            let tags: &[u8] = if is_flexible(*api, version) { &[1, 9, 2, 7, 7] } else { &[] };
+            let header = [&key, &[0, 0, 0, 42][..], b"\x00\x06client", tags].concat();
+            write("request_header", format!("{request}-v{version}"), &header);
+        }
+    }
+    for (index, value) in [None, Some(&b""[..]), Some(&[b'v'; 200][..])].into_iter().enumerate() {
+        let mut builder = BatchBuilder::new(1_700_000_000_000);
+        for record in 0..=index {
+            builder.push(1_700_000_000_000 + record as i64, Some(b"key"), value);
+        }
+        let batch = builder.finish();
+        write("record_batch", format!("plain-{index}"), &batch);
+        // Attributes and producer at their places in the header: compressed by zstd, and from an idempotent producer.
+        let mut other = batch.clone();
+        other[22] = 4;
+        write("record_batch", format!("compressed-{index}"), &other);
+        let mut other = batch;
+        other[43..57].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 0, 0, 5]);
+        write("record_batch", format!("idempotent-{index}"), &other);
+    }
 }
