@@ -262,6 +262,21 @@ fn counts_that_no_bytes_justify_are_errors_and_take_no_memory() {
 }
 
 #[test]
+fn a_request_of_many_short_names_is_within_the_budget() {
+    let names = vec!["t"; 100_000];
+    let coordinators = messages::FindCoordinatorRequest { coordinator_keys: names.clone(), ..Default::default() };
+    let bytes = encoded(&coordinators, 4);
+    assert!(messages::FindCoordinatorRequest::decode(&mut Reader::new(&bytes), 4).is_ok());
+    let topic = |topic| messages::fetch::ForgottenTopic { topic, partitions: vec![0], ..Default::default() };
+    let topics = names.iter().map(|name| topic(*name)).collect();
+    let fetch = messages::FetchRequest { forgotten_topics_data: topics, ..Default::default() };
+    for version in [7, 12] {
+        let bytes = encoded(&fetch, version);
+        assert!(messages::FetchRequest::decode(&mut Reader::new(&bytes), version).is_ok(), "v{version}");
+    }
+}
+
+#[test]
 fn versions_without_definition_are_errors() {
     for case in CASES {
         let versions = (case.versions)();

@@ -93,7 +93,7 @@ impl Writer {
         start
     }
 
-    /// Writes the length of the frame, its holes included.
+    /// Writes the length of the frame, its holes included. Panics at 2 GiB: callers cap what one fetch returns far below.
     pub fn end_frame(&mut self, start: FrameStart) {
         let body_at = start.at + FRAME_LENGTH_BYTES;
         let bytes = self.bytes.len() - body_at + self.hole_bytes - start.hole_bytes;
