@@ -3,14 +3,17 @@
 //! ARCHITECTURE.md draws the layers; `tests/layers.rs` keeps their imports. `unsafe` lives in `runtime` alone.
 #![deny(unsafe_code)]
 
+pub mod api;
 pub mod base;
-pub mod net;
-pub mod cluster;
-pub mod partition;
 pub mod cli;
+pub mod cluster;
 pub mod group;
+pub mod log;
+pub mod net;
+pub mod partition;
 pub mod ports;
 pub mod protocol;
 #[allow(unsafe_code)]
 pub mod runtime;
+pub mod shard;
 pub mod transaction;

@@ -96,16 +96,16 @@ pub enum Verdict {
     Close(String),
 }
 
-struct Pending<F> {
+struct Pending<D: Disk> {
     tag: Tag,
-    work: Option<Box<dyn Work<F>>>,
+    work: Option<Box<dyn Work<D>>>,
 }
 
 /// The requests of one core's connections that are being worked on.
 pub struct Api<D: Disk> {
     core: CoreIndex,
     settings: ApiSettings,
-    pending: Slab<Pending<D::File>>,
+    pending: Slab<Pending<D>>,
     finished: Vec<Finished<D::File>>,
 }
 
@@ -174,7 +174,7 @@ impl<D: Disk> Api<D> {
         }
     }
 
-    fn begin(&mut self, id: RequestId, start: Start<D::File>, shard: &mut Shard<D>, now: Now) {
+    fn begin(&mut self, id: RequestId, start: Start<D>, shard: &mut Shard<D>, now: Now) {
         match start {
             Start::Reply(reply) => self.finish(id, reply),
             Start::Work { work, commands } => {
@@ -188,7 +188,7 @@ impl<D: Disk> Api<D> {
     pub fn on_answer(&mut self, id: RequestId, answer: Answer<D::File>, shard: &mut Shard<D>, now: Now) {
         let Some(pending) = self.pending.find(id.0) else { return };
         let work = pending.work.as_mut().expect("commands are sent once the work is there");
-        match work.on_answer(answer) {
+        match work.on_answer(answer, shard) {
             Step::Wait => {}
             Step::Send(commands) => self.send(id, commands, shard, now),
             Step::Done(reply) => self.finish(id, reply),
@@ -218,7 +218,7 @@ fn handle<D: Disk>(
     api: ApiKey,
     version: i16,
     body: Reader<'_>,
-) -> Result<Start<D::File>, DecodeError> {
+) -> Result<Start<D>, DecodeError> {
     Ok(match api {
         ApiKey::Produce => produce::start(cx, origin, read(body, version)?, version),
         ApiKey::Fetch => fetch::start(cx, read(body, version)?, version),
@@ -238,7 +238,7 @@ fn refuse_version<D: Disk>(
     api: ApiKey,
     version: i16,
     body: Reader<'_>,
-) -> Result<Start<D::File>, DecodeError> {
+) -> Result<Start<D>, DecodeError> {
     assert_eq!(api, ApiKey::Produce, "the only API with such versions");
     let request = read(body, version)?;
     Ok(Start::Reply(produce::refuse_all(cx.correlation_id, version, &request, ErrorCode::UnsupportedVersion)))

@@ -14,6 +14,7 @@ use crate::base::ids::CoreIndex;
 use crate::ports::{Disk, Piece};
 use crate::protocol::messages::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use crate::protocol::writer::Records;
+use crate::shard::Shard;
 use crate::shard::commands::{Answer, Command, Fetch, FetchPart, Fetched, Origin};
 
 /// The longest that a fetch may wait, whatever it asks for.
@@ -34,7 +35,7 @@ pub fn start<D: Disk>(
     cx: &mut Context<'_, D>,
     request: FetchRequest<'_>,
     version: i16,
-) -> Start<D::File> {
+) -> Start<D> {
     let code = check_session(&request, version);
     if code.is_error() {
         let response = FetchResponse { error_code: code.code(), ..Default::default() };
@@ -95,8 +96,8 @@ fn check_session(request: &FetchRequest<'_>, version: i16) -> ErrorCode {
     }
 }
 
-impl<F> Work<F> for Fetching<F> {
-    fn on_answer(&mut self, answer: Answer<F>) -> Step<F> {
+impl<D: Disk> Work<D> for Fetching<D::File> {
+    fn on_answer(&mut self, answer: Answer<D::File>, _: &mut Shard<D>) -> Step<D::File> {
         let Answer::Fetch { core, parts } = answer else { unreachable!("a fetch is answered as one") };
         self.waiting.retain(|waiting| *waiting != core);
         for fetched in parts {

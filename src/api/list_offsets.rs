@@ -10,6 +10,7 @@ use crate::ports::Disk;
 use crate::protocol::messages::list_offsets::{
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
+use crate::shard::Shard;
 use crate::shard::commands::{Answer, Command, ListOffset, ListedOffset, OffsetSpec};
 
 const EARLIEST: i64 = -2;
@@ -22,7 +23,7 @@ struct Listing {
     version: i16,
 }
 
-pub fn start<D: Disk>(cx: &mut Context<'_, D>, request: ListOffsetsRequest<'_>, version: i16) -> Start<D::File> {
+pub fn start<D: Disk>(cx: &mut Context<'_, D>, request: ListOffsetsRequest<'_>, version: i16) -> Start<D> {
     let mut layout = Layout::default();
     let mut parts: ByCore<ListOffset> = ByCore::default();
     for topic in &request.topics {
@@ -61,8 +62,8 @@ pub fn refused(index: u32, error: ErrorCode) -> ListedOffset {
     ListedOffset { index, error, offset: -1, timestamp: -1, leader_epoch: -1 }
 }
 
-impl<F> Work<F> for Listing {
-    fn on_answer(&mut self, answer: Answer<F>) -> Step<F> {
+impl<D: Disk> Work<D> for Listing {
+    fn on_answer(&mut self, answer: Answer<D::File>, _: &mut Shard<D>) -> Step<D::File> {
         let Answer::ListOffsets(results) = answer else { unreachable!("a listing is answered as one") };
         for listed in results {
             self.layout.set(listed.index, listed);

@@ -10,6 +10,7 @@ use crate::ports::Disk;
 use crate::protocol::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
 };
+use crate::shard::Shard;
 use crate::shard::commands::{Answer, Command, EndedEpoch, EpochEnd};
 
 struct Asking {
@@ -22,7 +23,7 @@ pub fn start<D: Disk>(
     cx: &mut Context<'_, D>,
     request: &OffsetForLeaderEpochRequest<'_>,
     version: i16,
-) -> Start<D::File> {
+) -> Start<D> {
     let mut layout = Layout::default();
     let mut parts: ByCore<EpochEnd> = ByCore::default();
     for topic in &request.topics {
@@ -55,8 +56,8 @@ fn refused(index: u32, error: ErrorCode) -> EndedEpoch {
     EndedEpoch { index, error, leader_epoch: -1, end_offset: -1 }
 }
 
-impl<F> Work<F> for Asking {
-    fn on_answer(&mut self, answer: Answer<F>) -> Step<F> {
+impl<D: Disk> Work<D> for Asking {
+    fn on_answer(&mut self, answer: Answer<D::File>, _: &mut Shard<D>) -> Step<D::File> {
         let Answer::EpochEnds(results) = answer else { unreachable!("epoch ends are answered as one") };
         for ended in results {
             self.layout.set(ended.index, ended);

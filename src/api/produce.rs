@@ -11,6 +11,7 @@ use crate::ports::Disk;
 use crate::protocol::messages::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
+use crate::shard::Shard;
 use crate::shard::commands::{Acks, Answer, Command, Origin, Produce, ProducePart, Produced};
 use std::borrow::Cow;
 
@@ -26,7 +27,7 @@ pub fn start<D: Disk>(
     origin: Origin,
     request: ProduceRequest<'_>,
     version: i16,
-) -> Start<D::File> {
+) -> Start<D> {
     let acks = match request.acks {
         0 => Acks::None,
         1 | -1 => Acks::Committed,
@@ -67,8 +68,8 @@ pub fn start<D: Disk>(
     Start::Work { work: Box::new(work), commands }
 }
 
-impl<F> Work<F> for Producing {
-    fn on_answer(&mut self, answer: Answer<F>) -> Step<F> {
+impl<D: Disk> Work<D> for Producing {
+    fn on_answer(&mut self, answer: Answer<D::File>, _: &mut Shard<D>) -> Step<D::File> {
         let Answer::Produce(results) = answer else { unreachable!("a produce is answered as one") };
         for produced in results {
             self.layout.set(produced.index, produced);

@@ -2,12 +2,14 @@
 
 use super::reply::Reply;
 use crate::base::ids::CoreIndex;
+use crate::ports::Disk;
+use crate::shard::Shard;
 use crate::shard::commands::{Answer, Command};
 
 /// A request on its way: knows which answers it waits for and how to make one reply of them.
-pub trait Work<F> {
-    /// Takes in one answer.
-    fn on_answer(&mut self, answer: Answer<F>) -> Step<F>;
+pub trait Work<D: Disk> {
+    /// Takes in one answer. `shard` is the core that received the request.
+    fn on_answer(&mut self, answer: Answer<D::File>, shard: &mut Shard<D>) -> Step<D::File>;
 }
 
 /// How a request goes on.
@@ -20,9 +22,9 @@ pub enum Step<F> {
 }
 
 /// The reply to a request that asked nobody, or the commands that it asks with.
-pub enum Start<F> {
-    Reply(Reply<F>),
-    Work { work: Box<dyn Work<F>>, commands: Vec<(CoreIndex, Command)> },
+pub enum Start<D: Disk> {
+    Reply(Reply<D::File>),
+    Work { work: Box<dyn Work<D>>, commands: Vec<(CoreIndex, Command)> },
 }
 
 /// Items that belong to cores, collected by core in the order they came.

@@ -3,6 +3,7 @@
 //! Nothing is parsed here and no default is stated here: `cli::keys` is the one table of names, ranges and defaults. The
 //! comment at a field names its key. `None` stands where Kafka writes -1 or the largest number for "no limit".
 
+use std::collections::BTreeMap;
 use super::ids::NodeId;
 use std::fmt;
 use std::path::PathBuf;
@@ -10,6 +11,8 @@ use std::path::PathBuf;
 /// Everything the server needs to know to start.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
+    /// What was set of the keys that have Kafka's names, as text: what DescribeConfigs shows as static.
+    pub statics: BTreeMap<String, String>,
     pub server: ServerConfig,
     pub core: CoreConfig,
     pub journal: JournalConfig,

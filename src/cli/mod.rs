@@ -17,6 +17,7 @@ pub use error::StartError;
 pub use serve::{Prepared, check, prepare};
 
 use crate::base::exit::Exit;
+use crate::net;
 use args::{Command, LogLevel};
 use clap::Parser;
 use std::ffi::OsString;
@@ -57,11 +58,10 @@ fn serve(args: &ServeArgs) -> Result<(), StartError> {
         print(&check(args)?);
         return Ok(());
     }
-    let prepared = prepare(args)?;
-    let server = &prepared.config.server;
-    let cores = prepared.config.core.cpus.len();
-    tracing::info!(node = server.node_id.0, cluster = server.cluster_id, cores, listen = %server.listen, "ready to start");
-    Ok(())
+    let Prepared { config, locks } = prepare(args)?;
+    let result = net::start::run(config);
+    drop(locks);
+    result.map_err(|failure| StartError::new(failure.exit, failure.message))
 }
 
 fn print(text: &str) {

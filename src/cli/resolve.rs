@@ -3,9 +3,12 @@
 //! Cannot fail: ranges are held by `settings`, relations by `relations`, the machine by `runtime::host`.
 
 use super::relations::address;
-use super::settings::Settings;
+use super::keys::{self, Value};
+use super::settings::{Origin, Settings};
 use crate::base::config::*;
 use crate::base::ids::NodeId;
+use crate::cluster::configs::broker_key;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What the machine and its data directories decide.
@@ -20,6 +23,7 @@ pub struct Facts {
 pub fn config(settings: &Settings, facts: Facts) -> Config {
     let values = Values(settings);
     Config {
+        statics: statics(settings),
         server: ServerConfig {
             node_id: NodeId(facts.node_id),
             cluster_id: facts.cluster_id,
@@ -49,6 +53,25 @@ pub fn config(settings: &Settings, facts: Facts) -> Config {
             timeout_check_ms: values.u64("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
             producer_expiration_ms: values.u64("producer.id.expiration.ms"),
         },
+    }
+}
+
+/// The keys that a Kafka user knows and that were set here, by file or flag.
+fn statics(settings: &Settings) -> BTreeMap<String, String> {
+    let known = keys::all().filter(|key| broker_key(key.name).is_some());
+    let set = known.filter_map(|key| settings.entry(key.name).map(|entry| (key.name, entry)));
+    set.filter(|(_, (_, origin))| **origin != Origin::Default)
+        .map(|(name, (value, _))| (name.to_owned(), plain(value)))
+        .collect()
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Integer(number) => number.to_string(),
+        Value::Ratio(number) => number.to_string(),
+        Value::Flag(flag) => flag.to_string(),
+        Value::Text(text) => text.clone(),
+        Value::List(items) => items.join(","),
     }
 }
 

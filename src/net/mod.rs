@@ -6,3 +6,4 @@ mod inbound;
 pub mod outbound;
 mod quiet;
 pub mod server;
+pub mod start;

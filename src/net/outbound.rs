@@ -29,7 +29,7 @@ pub enum ColdRead {
 }
 
 /// Bytes sent since the start, by the path they took.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SentBytes {
     pub memory: u64,
     pub sendfile: u64,

@@ -40,19 +40,33 @@ pub struct CoreRuntime {
     pub doorbell: Doorbell,
 }
 
+/// A core that runs.
+pub struct CoreHandle {
+    handle: ExecutorJoinHandle<io::Result<()>>,
+}
+
+impl CoreHandle {
+    /// Waits until the core has stopped.
+    ///
+    /// # Errors
+    /// Why it stopped, where it was not asked to.
+    pub fn join(self) -> Result<(), String> {
+        match self.handle.join() {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
 /// Starts a core on a thread of its own; `body` runs there as the executor's one foreground task.
 ///
 /// # Errors
 /// Where the thread, its pinning or its rings cannot be had; the message says which.
-pub fn start<F, T>(
+pub fn start<F: Future<Output = io::Result<()>> + 'static>(
     options: CoreOptions,
     doorbell: Doorbell,
     body: impl FnOnce(CoreRuntime) -> F + Send + 'static,
-) -> io::Result<ExecutorJoinHandle<io::Result<T>>>
-where
-    F: Future<Output = io::Result<T>> + 'static,
-    T: Send + 'static,
-{
+) -> io::Result<CoreHandle> {
     let (index, cpu) = (options.index, options.cpu);
     LocalExecutorBuilder::new(Placement::Fixed(cpu))
         .name(&format!("core-{}", index.0))
@@ -66,6 +80,7 @@ where
             let task = glommio::spawn_local_into(body(runtime), queue);
             task.expect("the queue was just made").await
         })
+        .map(|handle| CoreHandle { handle })
         .map_err(|error| io::Error::other(format!("core {} on CPU {cpu} cannot start: {error}", index.0)))
 }
 

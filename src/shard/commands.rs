@@ -3,8 +3,11 @@
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, Offset, PartitionId};
 use crate::base::time::{Nanos, TimestampMs};
+use crate::group;
 use crate::ports::Piece;
+use super::control::{Control, Controlled};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// A client's request that waits on the core that received it; names it to the cores that work on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,6 +24,10 @@ pub struct Origin {
 pub enum Message<F> {
     Command { origin: Origin, command: Command },
     Answer { request: RequestId, answer: Answer<F> },
+    /// From the controller's core: these commands are in the metadata log.
+    Apply(Arc<Vec<crate::cluster::commands::Command>>),
+    /// To the controller's core: the commands last sent are applied here.
+    Applied,
 }
 
 /// Work for the core that owns what it names.
@@ -31,6 +38,8 @@ pub enum Command {
     FinishFetch,
     ListOffsets(Vec<ListOffset>),
     EpochEnds(Vec<EpochEnd>),
+    Control(Control),
+    Group(group::Request),
 }
 
 /// What the work came to.
@@ -39,6 +48,8 @@ pub enum Answer<F> {
     Fetch { core: CoreIndex, parts: Vec<Fetched<F>> },
     ListOffsets(Vec<ListedOffset>),
     EpochEnds(Vec<EndedEpoch>),
+    Control(Controlled),
+    Group(group::Reply),
 }
 
 /// Batches for partitions of one core.
@@ -93,6 +104,13 @@ pub struct Fetch {
     pub bytes_max: u64,
     /// Answer by then even with less than `bytes_min`.
     pub deadline: Nanos,
+}
+
+impl Fetch {
+    /// Reads nothing.
+    pub fn nothing() -> Fetch {
+        Fetch { parts: vec![], bytes_min: 0, bytes_max: 0, deadline: Nanos(0) }
+    }
 }
 
 #[derive(Clone, Debug)]

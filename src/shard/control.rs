@@ -13,6 +13,7 @@ use crate::base::time::Now;
 use crate::cluster::commands::Command;
 use crate::cluster::controller::{
     AlterConfigs, ConfigOp, ConfigResource, Controller, CreatedTopic, Decision, NewPartitions, NewTopic, Refusal,
+    ReplaceConfigs,
     TopicRef,
 };
 use crate::ports::Disk;
@@ -105,6 +106,12 @@ struct Current {
     missing: usize,
 }
 
+impl Controlling {
+    pub fn is_idle(&self) -> bool {
+        self.current.is_none() && self.waiting.is_empty()
+    }
+}
+
 impl<D: Disk> Shard<D> {
     /// Decides about a request, or queues it behind the one in progress. To be called on the controller's core.
     pub fn control(&mut self, origin: Origin, control: Control, now: Now) {
@@ -126,7 +133,7 @@ impl<D: Disk> Shard<D> {
         }
     }
 
-    fn begin_commands(&mut self, origin: Option<Origin>, commands: Vec<Command>, answer: Controlled, now: Now) {
+    pub(super) fn begin_commands(&mut self, origin: Option<Origin>, commands: Vec<Command>, answer: Controlled, now: Now) {
         let mut builder = BatchBuilder::new(now.wall_ms);
         for command in &commands {
             builder.push(now.wall_ms, None, Some(&command.encode()));
@@ -145,13 +152,16 @@ impl<D: Disk> Shard<D> {
     /// The commands in progress are durable: every core applies them.
     pub(super) fn on_metadata_durable(&mut self, now: Now) {
         let current = self.controlling.current.as_mut().expect("only a request in progress logs commands");
-        current.missing = self.settings.core_count as usize;
         let commands = current.commands.clone();
+        if self.starting {
+            current.missing = 1;
+            return self.apply(commands, now);
+        }
+        current.missing = usize::from(self.settings.core_count);
         for core in (0..self.settings.core_count).map(CoreIndex).filter(|core| *core != self.core) {
             self.outbox.messages.push((core, Message::Apply(commands.clone())));
         }
-        self.apply(&commands, now);
-        self.on_applied(now);
+        self.apply(commands, now);
     }
 
     /// The log did not take the commands: nothing has changed.
@@ -174,13 +184,21 @@ impl<D: Disk> Shard<D> {
         self.next_control(now);
     }
 
+    /// A random UUID (version 4).
+    fn random_topic_id(&self) -> TopicId {
+        let mut bytes = (self.world.random)().to_be_bytes();
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        TopicId(bytes)
+    }
+
     fn decide(&self, control: &Control) -> (Vec<Command>, Controlled) {
         let broker = self.image.broker_configs(self.settings.node, &self.settings.statics);
         let controller = Controller { image: &self.image, broker };
         match control {
             Control::CreateTopics { topics, validate_only } => {
                 let wanted: Vec<NewTopic<'_>> = topics.iter().map(TopicWanted::as_ref).collect();
-                let Decision { commands, answers } = controller.create_topics(&wanted, *validate_only, random_topic_id);
+                let Decision { commands, answers } = controller.create_topics(&wanted, *validate_only, || self.random_topic_id());
                 let answers = answers.into_iter().map(|(name, answer)| (name.to_owned(), answer)).collect();
                 (commands, Controlled::Created(answers))
             }
@@ -205,11 +223,11 @@ impl<D: Disk> Shard<D> {
                 done(controller.alter_configs(&changes, *validate_only))
             }
             Control::ReplaceConfigs { resources, validate_only } => {
-                let given: Vec<_> = resources
+                let given: Vec<ReplaceConfigs<'_>> = resources
                     .iter()
-                    .map(|(resource, given)| {
-                        let given = given.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
-                        (resource.as_ref(), given)
+                    .map(|(resource, given)| ReplaceConfigs {
+                        resource: resource.as_ref(),
+                        configs: given.iter().map(|(name, value)| (&**name, value.as_deref())).collect(),
                     })
                     .collect();
                 done(controller.replace_configs(&given, *validate_only))
@@ -230,12 +248,12 @@ fn done(decision: Decision<Result<(), Refusal>>) -> (Vec<Command>, Controlled) {
     (decision.commands, Controlled::Done(decision.answers))
 }
 
-/// A random (version 4) UUID.
-fn random_topic_id() -> TopicId {
-    TopicId(*uuid::Uuid::new_v4().as_bytes())
-}
-
 impl TopicWanted {
+    /// A topic with the broker's defaults.
+    pub fn by_default(name: String) -> TopicWanted {
+        TopicWanted { name, partition_count: -1, replication_factor: -1, assignments: vec![], configs: vec![] }
+    }
+
     fn as_ref(&self) -> NewTopic<'_> {
         NewTopic {
             name: &self.name,

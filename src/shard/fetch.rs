@@ -4,7 +4,8 @@ use super::Shard;
 use super::commands::{Answer, Fetch, FetchPart, Fetched, Origin};
 use crate::base::error::ErrorCode;
 use crate::base::time::Now;
-use crate::log::ReadError;
+use crate::base::ids::Offset;
+use crate::log::{LogIndex, ReadError};
 use crate::partition::waiters::Ticket;
 use crate::ports::Disk;
 
@@ -18,12 +19,19 @@ pub(super) struct WaitingFetch {
     hurried: bool,
 }
 
+/// A segment whose index must be read before the offset can be.
+struct NotLoaded {
+    log: LogIndex,
+    offset: Offset,
+    limit: Offset,
+}
+
 /// What a look at all parts has shown.
 enum Attempt<F> {
     /// Everything is known; so many bytes, and whether a part has an error to tell.
     Whole { parts: Vec<Fetched<F>>, bytes: u64, failed: bool },
     /// The index of this partition's segment must be read first.
-    NotLoaded { slot: u32, offset: i64 },
+    NotLoaded(NotLoaded),
 }
 
 impl<D: Disk> Shard<D> {
@@ -72,9 +80,9 @@ impl<D: Disk> Shard<D> {
         let fetch = std::mem::replace(&mut waiting.fetch, Fetch::nothing());
         let (hurried, origin) = (waiting.hurried || now.mono >= fetch.deadline, waiting.origin);
         match self.read_parts(&fetch) {
-            Attempt::NotLoaded { slot, offset } => {
+            Attempt::NotLoaded(not_loaded) => {
                 self.keep_fetch(id, fetch);
-                self.load_then_fetch(slot, offset, id);
+                self.load_then_fetch(not_loaded, id);
             }
             Attempt::Whole { parts, bytes, failed } => {
                 if failed || hurried || bytes >= fetch.bytes_min {
@@ -108,14 +116,14 @@ impl<D: Disk> Shard<D> {
                     failed |= fetched.error.is_error();
                     parts.push(fetched);
                 }
-                Err((slot, offset)) => return Attempt::NotLoaded { slot, offset },
+                Err(not_loaded) => return Attempt::NotLoaded(not_loaded),
             }
         }
         Attempt::Whole { parts, bytes, failed }
     }
 
-    /// Reads one part. `Err` names what must be loaded first.
-    fn read_part(&mut self, part: &FetchPart, left: u64, first: bool) -> Result<Fetched<D::File>, (u32, i64)> {
+    /// Reads one part. `Err` says what must be loaded first.
+    fn read_part(&mut self, part: &FetchPart, left: u64, first: bool) -> Result<Fetched<D::File>, NotLoaded> {
         let refused = |code| Ok(Fetched::refused(part.index, code));
         let Some(slot) = self.slot(part.partition) else { return refused(ErrorCode::NotLeaderOrFollower) };
         let partition = &self.partitions[slot as usize];
@@ -139,9 +147,11 @@ impl<D: Disk> Shard<D> {
         if part.offset >= high_watermark || bytes_max == 0 && !first {
             return Ok(fetched);
         }
-        match self.log.read(partition.log, part.offset, bytes_max, high_watermark, first) {
+        match self.log.read(partition.log, part.offset, bytes_max as usize, high_watermark, first) {
             Ok(read) => fetched.pieces = read.pieces,
-            Err(ReadError::NotLoaded) => return Err((slot, part.offset)),
+            Err(ReadError::NotLoaded) => {
+                return Err(NotLoaded { log: partition.log, offset: part.offset, limit: high_watermark });
+            }
             Err(ReadError::OutOfRange { .. }) => fetched.error = ErrorCode::OffsetOutOfRange,
             Err(ReadError::Unavailable) => fetched.error = ErrorCode::KafkaStorageError,
         }
@@ -149,15 +159,15 @@ impl<D: Disk> Shard<D> {
     }
 
     /// Reads an index in the background, then looks at the fetch again.
-    fn load_then_fetch(&mut self, slot: u32, offset: i64, id: u64) {
-        let (log, index) = (self.log.clone(), self.partitions[slot as usize].log);
-        let (shard, clock) = (self.me.clone(), self.clock.clone());
+    fn load_then_fetch(&mut self, NotLoaded { log: index, offset, limit }: NotLoaded, id: u64) {
+        let log = self.log.clone();
+        let (shard, now) = (self.me.clone(), self.world.now.clone());
         self.disk.spawn(async move {
-            let loaded = log.load(index, offset).await;
+            let loaded = log.load(index, offset, limit).await;
             let Some(shard) = shard.upgrade() else { return };
             let mut shard = shard.borrow_mut();
             match loaded {
-                Ok(()) => shard.try_fetch(id, clock()),
+                Ok(()) => shard.try_fetch(id, now()),
                 Err(error) => shard.fail_fetch(id, &error.to_string()),
             }
         });

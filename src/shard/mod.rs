@@ -2,30 +2,53 @@
 //!
 //! It knows `ports` and no runtime, so that a simulator can run it whole.
 
+mod apply;
 pub mod commands;
+pub mod control;
 mod fetch;
+mod groups;
 mod offsets;
+mod open;
+mod own;
 mod partition;
 mod produce;
 pub mod slab;
+pub mod startup;
 
 use crate::base::ids::{CoreIndex, NodeId, PartitionId};
 use crate::base::time::{Nanos, Now};
+use crate::cluster::configs::Overrides;
 use crate::cluster::image::Image;
-use crate::log::CoreLog;
+use crate::group::{GroupSettings, Input};
+use crate::log::{CoreLog, LogSettings};
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::{Disk, DiskCompletion};
+use crate::transaction::producer_ids::ProducerIds;
 use commands::{Answer, Command, Message, Origin, RequestId};
+use control::Controlling;
 use fetch::WaitingFetch;
+use groups::Coordinating;
+use own::OwnAppends;
 use partition::Partition;
 use produce::{BackloggedPart, WaitingProduce};
 use slab::Slab;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 
-/// Where the shard asks for the time outside of a turn: at the end of a background task.
-pub type NowFn = Rc<dyn Fn() -> Now>;
+/// Checkpoints written in one turn, so that the oldest journal file can be freed without holding up requests.
+const CHECKPOINTS_PER_TURN_MAX: usize = 64;
+/// How often a shard looks at what only time changes: retention, producers that are gone, the disk's free space.
+const TICK_MS: u64 = 1000;
+
+/// What a shard asks of the world outside of a turn. A simulator gives it its own.
+#[derive(Clone)]
+pub struct World {
+    pub now: Rc<dyn Fn() -> Now>,
+    /// 128 random bits.
+    pub random: Rc<dyn Fn() -> u128>,
+}
 
 /// What a shard is told when it starts.
 #[derive(Clone, Debug)]
@@ -33,6 +56,20 @@ pub struct ShardSettings {
     pub core: CoreIndex,
     pub core_count: u16,
     pub node: NodeId,
+    pub cluster_id: String,
+    /// What clients connect to.
+    pub host: String,
+    pub port: u16,
+    /// This core's disk: its journal is here, and the partitions it makes.
+    pub data_dir: PathBuf,
+    /// All disks of the process.
+    pub data_dirs: Vec<PathBuf>,
+    pub log: LogSettings,
+    pub groups: GroupSettings,
+    /// The process's own settings that have Kafka's names.
+    pub statics: Overrides,
+    /// Produce is refused while the disk has less than this.
+    pub disk_reserve_bytes: u64,
 }
 
 /// Messages that a turn has produced, for the caller to move on.
@@ -48,7 +85,7 @@ pub struct Shard<D: Disk> {
     core: CoreIndex,
     settings: ShardSettings,
     disk: D,
-    clock: NowFn,
+    world: World,
     /// This shard, for its background tasks.
     me: Weak<RefCell<Shard<D>>>,
     image: Image,
@@ -65,6 +102,13 @@ pub struct Shard<D: Disk> {
     fetch_waiters: FetchWaiters<u32, u64>,
     /// Fetches that were woken in this turn.
     ready_fetches: Vec<u64>,
+    own: OwnAppends,
+    controlling: Controlling,
+    coordinating: Coordinating,
+    producer_ids: ProducerIds,
+    /// The other cores do not run yet: commands are applied here alone.
+    starting: bool,
+    next_tick: Nanos,
     /// Free space is below the reserve: produce is refused until there is more (durability contract, D6).
     disk_full: bool,
     pub outbox: Outbox<D::File>,
@@ -97,6 +141,8 @@ impl<D: Disk> Shard<D> {
             Command::FinishFetch => self.finish_fetch(origin, now),
             Command::ListOffsets(parts) => self.list_offsets(origin, parts),
             Command::EpochEnds(parts) => self.epoch_ends(origin, parts),
+            Command::Control(control) => self.control(origin, control, now),
+            Command::Group(request) => self.group_request(origin, request, now),
         }
     }
 
@@ -130,15 +176,51 @@ impl<D: Disk> Shard<D> {
         std::process::exit(i32::from(crate::base::exit::Exit::DiskFailed.code()))
     }
 
-    /// The turn's completions and messages are handled: goes on with what they have made possible, and starts a commit.
-    pub fn end_of_turn(&mut self, now: Now) {
+    /// A message of another core that is not an answer.
+    pub fn on_message(&mut self, message: Message<D::File>, now: Now) {
+        match message {
+            Message::Command { origin, command } => self.execute(origin, command, now),
+            Message::Apply(commands) => self.apply(commands, now),
+            Message::Applied => self.on_applied(now),
+            Message::Answer { .. } => unreachable!("answers go to the api layer"),
+        }
+    }
+
+    /// Goes on with what has become possible since it was last called.
+    pub fn resume(&mut self, now: Now) {
+        while self.own.has_durable() {
+            self.tell_own(now);
+        }
         self.resume_fetches(now);
+        self.resume_own(now);
         self.resume_backlog(now);
-        self.log.end_of_turn(now);
+    }
+
+    /// Whether `resume` has something to do.
+    pub fn has_ready(&self) -> bool {
+        self.own.has_durable() || !self.ready_fetches.is_empty()
+    }
+
+    /// The turn's completions and messages are handled: starts a commit and whatever time has brought.
+    pub fn end_of_turn(&mut self, now: Now) {
+        for log in self.log.take_checkpoints_due(CHECKPOINTS_PER_TURN_MAX) {
+            self.checkpoint(log);
+        }
+        if self.coordinating.groups.next_deadline().is_some_and(|deadline| deadline <= now.mono) {
+            self.group_step(Input::Tick, now);
+        }
+        if now.mono >= self.next_tick {
+            self.next_tick = now.mono.plus_ms(TICK_MS);
+            self.tick(now);
+        }
+        if let Err(fatal) = self.log.end_of_turn(now) {
+            self.fail(&fatal);
+        }
     }
 
     /// When `end_of_turn` next has something to do of itself.
     pub fn next_deadline(&self) -> Option<Nanos> {
-        self.fetch_waiters.next_deadline()
+        let deadlines = [self.fetch_waiters.next_deadline(), self.coordinating.groups.next_deadline(), Some(self.next_tick)];
+        deadlines.into_iter().flatten().min()
     }
 }

@@ -6,6 +6,7 @@ use crate::base::ids::PartitionId;
 use crate::cluster::configs::TopicConfig;
 use crate::log::{LogIndex, PartitionSettings};
 use crate::partition::append::{AppendRules, AppendState, TimestampType};
+use crate::partition::epochs::LeaderEpochs;
 use crate::partition::waiters::OffsetWaiters;
 use crate::partition::watermark::{FlushPolicy, Watermark};
 
@@ -15,6 +16,7 @@ pub(super) struct Partition {
     pub state: AppendState,
     pub watermark: Watermark,
     pub rules: AppendRules,
+    pub epochs: LeaderEpochs,
     pub producing: OffsetWaiters<ProduceKey>,
 }
 

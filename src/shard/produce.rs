@@ -140,12 +140,12 @@ impl<D: Disk> Shard<D> {
             }
             Decision::Append(placement) => {
                 match placement.log_append_time {
-                    None => self.append(slot, &header, records, placement.base_offset, now),
+                    None => self.append(slot, &header, records, placement.base_offset),
                     Some(stamp) => {
                         let mut stamped = records.to_vec();
                         batch::set_log_append_time(&mut stamped, stamp);
                         let header = BatchHeader::read(&stamped).expect("a batch that was checked");
-                        self.append(slot, &header, &stamped, placement.base_offset, now);
+                        self.append(slot, &header, &stamped, placement.base_offset);
                     }
                 }
                 let then = produced(placement.base_offset, placement.log_append_time.unwrap_or(-1));
@@ -159,11 +159,11 @@ impl<D: Disk> Shard<D> {
     }
 
     /// Appends a batch that has been admitted and placed.
-    pub(super) fn append(&mut self, slot: u32, header: &BatchHeader, bytes: &[u8], base_offset: Offset, now: Now) {
+    pub(super) fn append(&mut self, slot: u32, header: &BatchHeader, bytes: &[u8], base_offset: Offset) {
         let partition = &mut self.partitions[slot as usize];
         let epoch = partition.state.leader_epoch();
         self.log
-            .append(partition.log, header, bytes, base_offset, epoch, now)
+            .append(partition.log, header, bytes, base_offset, epoch)
             .expect("the log has admitted the batch, and nothing has happened since");
         let next_offset = base_offset + Offset::from(header.last_offset_delta) + 1;
         if let Some(advance) = partition.watermark.on_append(next_offset, bytes.len() as u32) {

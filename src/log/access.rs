@@ -1,0 +1,51 @@
+//! What the shard asks of a log besides appends and reads: whether it would take a batch, where it starts, when it has moved on.
+
+use super::LogIndex;
+use super::core::CoreLog;
+use super::error::Refused;
+use super::partition::Mode;
+use super::settings::PartitionSettings;
+use crate::base::ids::Offset;
+use crate::ports::Disk;
+
+impl<D: Disk> CoreLog<D> {
+    /// Whether `append` would take a batch of this size now. Nothing may happen to the log between the two.
+    ///
+    /// # Errors
+    /// As `append`.
+    pub fn admit(&self, log: LogIndex, batch_bytes: usize) -> Result<(), Refused> {
+        let mut state = self.0.state.borrow_mut();
+        let state = &mut *state;
+        if state.failed.is_some() {
+            return Err(Refused::Failed);
+        }
+        if state.log(log).is_none_or(|partition| partition.mode != Mode::Open) {
+            return Err(Refused::Busy);
+        }
+        state.writer.admit()?;
+        let outcome = state.commits.reserve(&state.disk, &mut state.ring, batch_bytes, false);
+        match outcome {
+            Err(Refused::Backlog) => state.counters.refused_backlog += 1,
+            Err(Refused::DiskFull) => state.counters.refused_disk_full += 1,
+            _ => {}
+        }
+        outcome.map(drop)
+    }
+
+    /// The first offset that can be read; 0 for a partition that is gone.
+    pub fn start_offset(&self, log: LogIndex) -> Offset {
+        self.0.state.borrow().log(log).map_or(0, |partition| partition.start_offset)
+    }
+
+    /// The topic's settings have changed.
+    pub fn set_settings(&self, log: LogIndex, settings: PartitionSettings) {
+        if let Some(partition) = self.0.state.borrow_mut().log_mut(log) {
+            partition.settings = settings;
+        }
+    }
+
+    /// Waits until `ready` is true; asks again whenever a write has completed.
+    pub async fn until(&self, ready: impl FnMut() -> bool) {
+        self.0.signal.until(ready).await;
+    }
+}

@@ -1,0 +1,403 @@
+//! Reads a journal as a crash left it: which records hold, where the tail was torn, and what is damaged. Changes nothing.
+//!
+//! Every record says which ones before it were durable when it was made. So a gap that a later record proves durable is damage; one that
+//! none does is the torn end of the journal, of which nothing was acknowledged.
+
+use super::format::{
+    self, Checkpoint, FIRST_COMMIT_AT, FileHeader, Kind, RECORD_HEADER_BYTES, RecordError, RecordHeader,
+};
+use crate::base::ids::PartitionId;
+use crate::base::limits::DISK_BLOCK_BYTES;
+use crate::log::dir;
+use crate::log::error::{Damage, LogError};
+use crate::log::window::Window;
+use crate::ports::Disk;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+const BLOCK: u64 = DISK_BLOCK_BYTES as u64;
+
+/// A stretch of a file whose records all hold, one after the other. `salt` is of its session.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    pub path: PathBuf,
+    pub file_sequence: u32,
+    salt: u32,
+    from: u64,
+    to: u64,
+}
+
+/// What a journal knows of one partition.
+#[derive(Clone, Debug, Default)]
+pub struct ScannedPartition {
+    pub generation: u32,
+    /// The latest one, with its order in the journal.
+    pub checkpoint: Option<(Position, Checkpoint)>,
+    /// Where its newest record stands.
+    pub last: Position,
+    pub is_dropped: bool,
+    /// Batches of this partition that cannot be believed, and where they stood.
+    pub damage: Vec<(Position, Damage)>,
+}
+
+/// Order of records over all sessions of a journal: session, then sequence.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Position {
+    pub session: u32,
+    pub sequence: u64,
+}
+
+/// What recovery learns from a first pass over one journal. May travel to another core.
+#[derive(Clone, Debug, Default)]
+pub struct ScannedJournal {
+    pub dir: PathBuf,
+    pub partitions: HashMap<PartitionId, ScannedPartition>,
+    /// Where something that once was durable cannot be read.
+    pub damage: Vec<Damage>,
+    /// The journal was closed in order.
+    pub is_closed: bool,
+    /// Bytes of records that were cut because their commit was never complete.
+    pub torn: bool,
+    /// Where records of unknown partitions are missing.
+    pub(crate) gaps: Vec<Position>,
+    pub(crate) extents: Vec<(u32, Extent)>,
+    pub(crate) file_numbers: Vec<u32>,
+    pub(crate) next_file_sequence: u32,
+    pub(crate) next_file_number: u32,
+}
+
+/// What stands at a position of a journal file.
+enum Found {
+    Record(RecordHeader, Bytes),
+    /// A record whose header holds and whose batch does not.
+    BadBatch(RecordHeader),
+    Nothing,
+}
+
+async fn find<D: Disk>(
+    window: &mut Window<'_, D>,
+    position: u64,
+    file_sequence: u32,
+    salt: u32,
+) -> Result<Found, LogError> {
+    let head = window.at(position, RECORD_HEADER_BYTES).await?;
+    let Some(header) = RecordHeader::decode(&head).filter(|header| header.file_sequence == file_sequence) else {
+        return Ok(Found::Nothing);
+    };
+    let bytes = RECORD_HEADER_BYTES + header.payload_bytes as usize;
+    if position + bytes as u64 > window.bytes {
+        return Ok(Found::Nothing);
+    }
+    let record = window.at(position, bytes).await?;
+    if record.len() < bytes {
+        return Ok(Found::Nothing);
+    }
+    Ok(match format::check_record(&header, salt, &record) {
+        Ok(()) => Found::Record(header, record.slice(RECORD_HEADER_BYTES..)),
+        Err(RecordError::Batch) => Found::BadBatch(header),
+        Err(RecordError::Crc) => Found::Nothing,
+    })
+}
+
+/// Scans the journal in `dir`, in the order of its files. An absent or empty directory is an empty journal.
+///
+/// # Errors
+/// Only if the disk does not answer; damage is part of the result.
+pub async fn scan<D: Disk>(disk: &D, dir: &Path) -> Result<ScannedJournal, LogError> {
+    let mut journal = ScannedJournal { dir: dir.to_owned(), next_file_sequence: 1, ..ScannedJournal::default() };
+    let mut files = Vec::new();
+    for path in disk.list(dir).await.map_err(LogError::io("list", dir))? {
+        let Some(number) = dir::parse_journal_name(&path) else { continue };
+        let path = dir::journal_path(dir, number);
+        journal.file_numbers.push(number);
+        journal.next_file_number = journal.next_file_number.max(number + 1);
+        let mut window = Window::open(disk, &path).await?;
+        let block = window.at(0, DISK_BLOCK_BYTES).await?;
+        // Without a header a file was never used: it is written, durably, before the first commit.
+        let Some(header) = FileHeader::decode(&block) else { continue };
+        if header.format_version != format::FORMAT_VERSION {
+            let what = format!("journal format {} is not known to this version", header.format_version);
+            return Err(LogError::Damaged(Damage { path: path.display().to_string(), position: 0, partition: None, what }));
+        }
+        journal.next_file_sequence = journal.next_file_sequence.max(header.file_sequence + 1);
+        files.push((header, path));
+    }
+    files.sort_by_key(|(header, _)| header.file_sequence);
+    // Unused ones first, then in the order of their records: so they are released without leaving a gap.
+    journal.file_numbers.sort_by_key(|number| {
+        let path = dir::journal_path(dir, *number);
+        files.iter().find(|(_, used)| *used == path).map_or(0, |(header, _)| header.file_sequence)
+    });
+    for session in files.chunk_by(|(a, _), (b, _)| a.session == b.session) {
+        let mut scanner = Scanner { disk, journal: &mut journal, files: session, expected: None };
+        scanner.run().await?;
+    }
+    Ok(journal)
+}
+
+/// Goes through the files of one session.
+struct Scanner<'a, D: Disk> {
+    disk: &'a D,
+    journal: &'a mut ScannedJournal,
+    files: &'a [(FileHeader, PathBuf)],
+    /// Sequence of the next record; `None` before the first.
+    expected: Option<u64>,
+}
+
+/// Where the scan goes on after a gap.
+enum Resume {
+    /// At this file and position, nothing is missing.
+    Whole(usize, u64),
+    /// … after records that were durable.
+    Damaged(usize, u64),
+    /// Nowhere: the session ends here.
+    End,
+}
+
+impl<D: Disk> Scanner<'_, D> {
+    async fn run(&mut self) -> Result<(), LogError> {
+        let (mut file, mut position) = (0, FIRST_COMMIT_AT);
+        self.journal.is_closed = false;
+        loop {
+            let stopped = self.records(file, position).await?;
+            let missing = self.expected.unwrap_or_default();
+            if self.journal.is_closed {
+                return Ok(());
+            }
+            match self.resume(file, stopped).await? {
+                Resume::Whole(next_file, next) => (file, position) = (next_file, next),
+                Resume::Damaged(next_file, next) => {
+                    self.note_damage(file, stopped, missing);
+                    (file, position) = (next_file, next);
+                }
+                Resume::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes records from `position` on while they follow each other; returns where they stop.
+    async fn records(&mut self, file: usize, mut position: u64) -> Result<u64, LogError> {
+        let (header, path) = &self.files[file];
+        let mut window = Window::open(self.disk, path).await?;
+        let mut from = position;
+        loop {
+            let mut at = position;
+            let mut found = find(&mut window, at, header.file_sequence, header.salt).await?;
+            if matches!(found, Found::Nothing) && !at.is_multiple_of(BLOCK) {
+                // Behind the last record of a commit there are zeros up to the next block.
+                at = at.next_multiple_of(BLOCK);
+                found = find(&mut window, at, header.file_sequence, header.salt).await?;
+            }
+            match found {
+                Found::Record(record, payload) if self.is_next(&record) => {
+                    self.expected = Some(record.sequence + 1);
+                    position = at + record.record_bytes() as u64;
+                    self.take(header.session, &record, &payload);
+                    if record.kind == Kind::Closed {
+                        self.journal.is_closed = true;
+                        break;
+                    }
+                }
+                Found::BadBatch(record) if self.is_next(&record) && self.is_proven(file, at, &record).await? => {
+                    // Only this record is lost, and it is known whose it was.
+                    self.extent(file, from, position);
+                    self.note_bad_batch(file, at, &record);
+                    self.expected = Some(record.sequence + 1);
+                    position = at + record.record_bytes() as u64;
+                    from = position;
+                }
+                _ => break,
+            }
+        }
+        self.extent(file, from, position);
+        Ok(position)
+    }
+
+    fn is_next(&self, record: &RecordHeader) -> bool {
+        self.expected.is_none_or(|expected| expected == record.sequence)
+    }
+
+    fn extent(&mut self, file: usize, from: u64, to: u64) {
+        if to > from {
+            let (header, path) = &self.files[file];
+            let extent =
+                Extent { path: path.clone(), file_sequence: header.file_sequence, salt: header.salt, from, to };
+            self.journal.extents.push((header.session, extent));
+        }
+    }
+
+    fn take(&mut self, session: u32, record: &RecordHeader, payload: &[u8]) {
+        if record.kind == Kind::Closed {
+            return;
+        }
+        let position = Position { session, sequence: record.sequence };
+        let partition = self.journal.partitions.entry(record.partition).or_default();
+        if record.generation < partition.generation {
+            return;
+        }
+        partition.generation = record.generation;
+        partition.last = position;
+        match record.kind {
+            Kind::Checkpoint | Kind::Truncate => {
+                if let Some(checkpoint) = Checkpoint::decode(payload) {
+                    partition.checkpoint = Some((position, checkpoint));
+                    partition.is_dropped = false;
+                }
+            }
+            Kind::Drop => partition.is_dropped = true,
+            Kind::Append | Kind::StartOffset | Kind::Closed => {}
+        }
+    }
+
+    /// Looks for where the session goes on behind `stopped`: at a block boundary of this file, or in a later one.
+    async fn resume(&mut self, file: usize, stopped: u64) -> Result<Resume, LogError> {
+        let Some(expected) = self.expected else {
+            // No record yet: the oldest file may be empty, or begin with what is torn or damaged.
+            return self.resume_first(file, stopped).await;
+        };
+        let mut later = None;
+        for at_file in file..self.files.len() {
+            let from = if at_file == file { stopped.next_multiple_of(BLOCK) } else { FIRST_COMMIT_AT };
+            let mut search = Search::begin(self.disk, &self.files[at_file], from).await?;
+            while let Some((position, record)) = search.next().await? {
+                if record.sequence == expected {
+                    return Ok(Resume::Whole(at_file, position));
+                }
+                if record.sequence < expected {
+                    continue;
+                }
+                // Everything from the first record behind the gap on is good again once it is known that the gap was durable.
+                let behind = *later.get_or_insert((at_file, position, record.sequence));
+                if record.durable_before() > expected {
+                    self.expected = Some(behind.2);
+                    return Ok(Resume::Damaged(behind.0, behind.1));
+                }
+            }
+        }
+        self.journal.torn |= later.is_some();
+        Ok(Resume::End)
+    }
+
+    async fn resume_first(&mut self, file: usize, stopped: u64) -> Result<Resume, LogError> {
+        for at_file in file..self.files.len() {
+            let from = if at_file == file { stopped + BLOCK } else { FIRST_COMMIT_AT };
+            let mut search = Search::begin(self.disk, &self.files[at_file], from).await?;
+            if let Some((position, record)) = search.next().await? {
+                if record.durable_before() > 1 {
+                    return Ok(Resume::Damaged(at_file, position));
+                }
+                // The session's very first commit was torn beside its second one.
+                self.journal.torn = true;
+                return Ok(Resume::End);
+            }
+        }
+        Ok(Resume::End)
+    }
+
+    /// Whether a later record says that `record`, at `position`, was durable.
+    async fn is_proven(&self, file: usize, position: u64, record: &RecordHeader) -> Result<bool, LogError> {
+        for at_file in file..self.files.len() {
+            let from = if at_file == file { position.next_multiple_of(BLOCK) } else { FIRST_COMMIT_AT };
+            let mut search = Search::begin(self.disk, &self.files[at_file], from).await?;
+            while let Some((_, later)) = search.next().await? {
+                if later.durable_before() > record.sequence && later.sequence > record.sequence {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn note_bad_batch(&mut self, file: usize, position: u64, record: &RecordHeader) {
+        let damage = Damage {
+            path: self.files[file].1.display().to_string(),
+            position,
+            partition: Some(record.partition),
+            what: format!("the batch behind offset {} is not what was written", record.offset),
+        };
+        let partition = self.journal.partitions.entry(record.partition).or_default();
+        let at = Position { session: self.files[file].0.session, sequence: record.sequence };
+        partition.damage.push((at, damage.clone()));
+        self.journal.damage.push(damage);
+    }
+
+    /// Records of unknown partitions are missing: every partition of this journal may be one of them.
+    fn note_damage(&mut self, file: usize, position: u64, sequence: u64) {
+        self.journal.gaps.push(Position { session: self.files[file].0.session, sequence });
+        let damage = Damage {
+            path: self.files[file].1.display().to_string(),
+            position,
+            partition: None,
+            what: "records that were durable cannot be read".into(),
+        };
+        self.journal.damage.push(damage);
+    }
+}
+
+/// The records of an extent, read again.
+pub(crate) struct Records<'a, D: Disk> {
+    window: Window<'a, D>,
+    extent: Extent,
+}
+
+impl<'a, D: Disk> Records<'a, D> {
+    pub async fn open(disk: &'a D, extent: Extent) -> Result<Records<'a, D>, LogError> {
+        Ok(Records { window: Window::open(disk, &extent.path).await?, extent })
+    }
+
+    /// The next record and its payload.
+    ///
+    /// # Errors
+    /// What `scan` has read cannot be read again.
+    pub async fn next(&mut self) -> Result<Option<(RecordHeader, Bytes)>, LogError> {
+        while self.extent.from < self.extent.to {
+            let at = self.extent.from;
+            match find(&mut self.window, at, self.extent.file_sequence, self.extent.salt).await? {
+                Found::Record(record, payload) => {
+                    self.extent.from = at + record.record_bytes() as u64;
+                    return Ok(Some((record, payload)));
+                }
+                Found::Nothing if !at.is_multiple_of(BLOCK) => self.extent.from = at.next_multiple_of(BLOCK),
+                _ => {
+                    let path = self.extent.path.display().to_string();
+                    let what = "a record that was whole a moment ago is not".into();
+                    return Err(LogError::Damaged(Damage { path, position: at, partition: None, what }));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Valid records at block boundaries of one file.
+struct Search<'a, D: Disk> {
+    window: Window<'a, D>,
+    header: FileHeader,
+    position: u64,
+}
+
+impl<'a, D: Disk> Search<'a, D> {
+    async fn begin(
+        disk: &'a D,
+        (header, path): &(FileHeader, PathBuf),
+        position: u64,
+    ) -> Result<Search<'a, D>, LogError> {
+        Ok(Search { window: Window::open(disk, path).await?, header: *header, position })
+    }
+
+    async fn at(&mut self, position: u64) -> Result<Found, LogError> {
+        find(&mut self.window, position, self.header.file_sequence, self.header.salt).await
+    }
+
+    async fn next(&mut self) -> Result<Option<(u64, RecordHeader)>, LogError> {
+        while self.position < self.window.bytes {
+            let position = self.position;
+            self.position += BLOCK;
+            if let Found::Record(record, _) | Found::BadBatch(record) = self.at(position).await? {
+                return Ok(Some((position, record)));
+            }
+        }
+        Ok(None)
+    }
+}

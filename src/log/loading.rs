@@ -1,0 +1,157 @@
+//! Brings sealed segments' indexes and files into reach of reads, and lets go of the ones used longest ago.
+
+use super::core::{CoreLog, State};
+use super::dir;
+use super::error::{LogError, Refused};
+use super::partition::{Mark, Place};
+use super::segment::load::{BatchWalk, load};
+use super::{LogIndex, partition::PartitionLog};
+use crate::base::ids::Offset;
+use crate::ports::{Disk, OpenMode};
+use std::collections::VecDeque;
+
+/// Sealed segments whose index is in memory, oldest load first.
+#[derive(Default)]
+pub(crate) struct IndexCache {
+    loaded: VecDeque<(LogIndex, u64, Offset)>,
+    bytes: usize,
+}
+
+impl<D: Disk> CoreLog<D> {
+    /// Makes `read` able to answer for `offset`, limited by `limit_offset`: loads or rebuilds the segment's index, opens its file.
+    ///
+    /// # Errors
+    /// `Damaged` where the segment has to be read to rebuild its index and is not whole; `OutOfRange`; the disk does not answer.
+    pub async fn load(&self, log: LogIndex, offset: Offset, limit_offset: Offset) -> Result<(), LogError> {
+        let found = {
+            let state = self.0.state.borrow();
+            let partition = state.log(log).ok_or(LogError::Refused(Refused::Busy))?;
+            let (start, end) = (partition.start_offset, partition.end_offset);
+            if offset < start || offset > end {
+                return Err(LogError::OutOfRange { start, end });
+            }
+            (partition.serial, partition.segments[partition.segment_of(offset)].base_offset)
+        };
+        let (serial, base) = found;
+        self.load_segment(log, serial, base).await?;
+        self.find_limit(log, serial, base, limit_offset).await
+    }
+
+    /// Loads the index of the segment `base` if it is not in memory, and opens its file for reading.
+    pub(crate) async fn load_segment(&self, log: LogIndex, serial: u64, base: Offset) -> Result<(), LogError> {
+        let disk = &self.0.disk;
+        let (id, dir, has_index, has_reader) = {
+            let mut state = self.0.state.borrow_mut();
+            let Some(partition) = state.log_of(log, serial) else { return Ok(()) };
+            let (id, dir) = (partition.id, partition.dir.clone());
+            let Some(segment) = partition.segment_mut(base) else { return Ok(()) };
+            (id, dir, segment.index.is_some(), segment.reader.is_some() || segment.written == 0)
+        };
+        if !has_reader {
+            let path = dir::segment_path(&dir, base);
+            let file = disk.open(&path, OpenMode::ReadBuffered).await.map_err(LogError::io("open", &path))?;
+            let mut state = self.0.state.borrow_mut();
+            if let Some(segment) = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base)) {
+                segment.reader = Some(file);
+            }
+        }
+        if has_index {
+            return Ok(());
+        }
+        let loaded = load(disk, &dir, id, base).await?;
+        if let Some(damage) = loaded.damage {
+            return Err(LogError::Damaged(damage));
+        }
+        let mut state = self.0.state.borrow_mut();
+        if loaded.index_sealed {
+            state.counters.indexes_loaded += 1;
+        } else {
+            state.counters.indexes_rebuilt += 1;
+        }
+        let Some(segment) = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base)) else {
+            return Ok(());
+        };
+        segment.index_saved = if loaded.index_sealed { loaded.index.entries().len() } else { 0 };
+        segment.index_sealed = loaded.index_sealed;
+        // Padding behind the last batch is not part of the segment.
+        segment.bytes = loaded.bytes;
+        (segment.submitted, segment.written, segment.synced) = (loaded.bytes, loaded.bytes, loaded.bytes);
+        segment.max_timestamp = Some(loaded.max_timestamp);
+        let index_bytes = loaded.index.memory_bytes();
+        segment.index = Some(loaded.index);
+        state.cache_index(log, serial, base, index_bytes);
+        drop(state);
+        self.save_index(log, serial, base).await;
+        Ok(())
+    }
+
+    /// Looks into the file for the batch boundary at `limit`, where the index alone is too coarse.
+    async fn find_limit(&self, log: LogIndex, serial: u64, base: Offset, limit: Offset) -> Result<(), LogError> {
+        let (id, dir, entry) = {
+            let mut state = self.0.state.borrow_mut();
+            let Some(partition) = state.log_of(log, serial) else { return Ok(()) };
+            let (id, dir, known) = (partition.id, partition.dir.clone(), partition.known_place(limit));
+            let Some(segment) = partition.segment_mut(base) else { return Ok(()) };
+            if known.is_some() || limit <= base || limit >= segment.end_offset {
+                return Ok(());
+            }
+            let entry = segment.index.as_ref().and_then(|index| index.at_or_before_offset((limit - base) as u32));
+            let Some(entry) = entry.filter(|entry| u64::from(entry.position) < segment.memory_start()) else {
+                return Ok(());
+            };
+            (id, dir, entry)
+        };
+        let path = dir::segment_path(&dir, base);
+        let (mut position, offset) = (u64::from(entry.position), base + Offset::from(entry.relative_offset));
+        let mut walk = BatchWalk::open(&self.0.disk, &path, id, base, position, offset).await?;
+        while let Some((at, header)) = walk.next().await?
+            && header.next_offset() <= limit
+        {
+            position = at + header.batch_bytes() as u64;
+        }
+        let mut state = self.0.state.borrow_mut();
+        if let Some(partition) = state.log_of(log, serial) {
+            partition.remember(Mark { offset: limit, place: Place { segment: base, position } });
+        }
+        Ok(())
+    }
+}
+
+impl<D: Disk> State<D> {
+    /// Counts a sealed segment's index in, and lets go of the oldest ones beyond the bound.
+    pub fn cache_index(&mut self, log: LogIndex, serial: u64, base: Offset, bytes: usize) {
+        let State { index_cache, slots, settings, .. } = self;
+        index_cache.loaded.push_back((log, serial, base));
+        index_cache.bytes += bytes;
+        let mut looked_at = index_cache.loaded.len();
+        while index_cache.bytes > settings.index_cache_bytes && looked_at > 1 {
+            looked_at -= 1;
+            let Some(oldest) = index_cache.loaded.pop_front() else { return };
+            match unload(slots, oldest) {
+                Unloaded::Bytes(bytes) => index_cache.bytes -= bytes.min(index_cache.bytes),
+                Unloaded::Needed => index_cache.loaded.push_back(oldest),
+            }
+        }
+    }
+}
+
+enum Unloaded {
+    Bytes(usize),
+    /// Not yet in its file.
+    Needed,
+}
+
+fn unload<D: Disk>(
+    slots: &mut [Option<PartitionLog<D>>],
+    (log, serial, base): (LogIndex, u64, Offset),
+) -> Unloaded {
+    let partition = slots[log.0 as usize].as_mut().filter(|partition| partition.serial == serial);
+    let Some(segment) = partition.and_then(|partition| partition.segment_mut(base)) else {
+        return Unloaded::Bytes(0);
+    };
+    if !segment.index_sealed || segment.index_saving {
+        return Unloaded::Needed;
+    }
+    segment.reader = None;
+    Unloaded::Bytes(segment.index.take().map_or(0, |index| index.memory_bytes()))
+}

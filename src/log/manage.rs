@@ -1,0 +1,287 @@
+//! Opening and closing: a core's log, and partitions in it. Awaits the disk; the hot path is in `core`.
+
+use super::core::{CoreLog, Shared, State};
+use super::dir;
+use super::error::{Damage, LogError, Refused};
+use super::journal::format::Kind;
+use super::journal::ring::Ring;
+use super::journal::scan::ScannedJournal;
+use super::partition::{Mark, PartitionLog};
+use super::recovery::{Recovered, segment_bases};
+use super::segment::load::load;
+use super::segment::{Segment, SegmentFile};
+use super::settings::{LogSettings, PartitionSettings};
+use super::signal::Signal;
+use super::{LogIndex, Opening};
+use crate::base::ids::{CoreIndex, PartitionId};
+use crate::base::limits::DISK_BLOCK_BYTES;
+use crate::ports::{Buffer, Disk, OpenMode};
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+
+impl<D: Disk> CoreLog<D> {
+    /// Opens the journal of a core for a new session. `scanned` is what `scan` found in its directory; the files it names stay as they
+    /// are until `release_recovered`. `salt` is a random number.
+    ///
+    /// # Errors
+    /// The directory or the first file cannot be made. `settings` were checked by whoever read them.
+    pub async fn open(
+        disk: D,
+        settings: LogSettings,
+        core: CoreIndex,
+        scanned: &ScannedJournal,
+        salt: u32,
+    ) -> Result<CoreLog<D>, LogError> {
+        let dir = scanned.dir.clone();
+        disk.create_dir(&dir).await.map_err(LogError::io("make", &dir))?;
+        let mut ring = Ring::new(dir, core.0, &settings, scanned.next_file_sequence, scanned.next_file_number, salt);
+        let ready = ring.first_preparation().run(&disk, || true).await;
+        let mut state = State::new(disk.clone(), settings, ring, salt, scanned.file_numbers.clone());
+        let State { ring, counters, .. } = &mut state;
+        ring.prepared(ready, counters).map_err(LogError::Fatal)?;
+        ring.next_file(true).map_err(LogError::Refused)?;
+        Ok(CoreLog(Rc::new(Shared { disk, state: RefCell::new(state), signal: Signal::default() })))
+    }
+
+    /// Makes an empty partition, beginning at `opening.start_offset`. It takes no file until its first segment is written, and exists
+    /// durably with the next commit (`until_durable`).
+    ///
+    /// # Errors
+    /// `Refused` where the journal has failed.
+    pub async fn create(
+        &self,
+        id: PartitionId,
+        opening: Opening,
+        start_offset: i64,
+        producers: &[u8],
+    ) -> Result<LogIndex, LogError> {
+        let Opening { dir, settings } = opening;
+        let log = self.0.state.borrow_mut().add(PartitionLog::new(id, 1, dir, settings, start_offset));
+        self.checkpoint_when_possible(log, producers).await?;
+        Ok(log)
+    }
+
+    /// Opens a partition as recovery left it. `producers` is the shard's state after the replay.
+    ///
+    /// # Errors
+    /// `Damaged` where its last segment does not end where recovery left it; the disk does not answer.
+    pub async fn open_partition(
+        &self,
+        recovered: Recovered,
+        settings: PartitionSettings,
+        producers: &[u8],
+    ) -> Result<LogIndex, LogError> {
+        let partition = load_partition(&self.0.disk, recovered, settings).await?;
+        let log = {
+            let mut state = self.0.state.borrow_mut();
+            state.writer.tail_bytes += partition.active().tail.memory_bytes();
+            state.add(partition)
+        };
+        self.checkpoint_when_possible(log, producers).await?;
+        Ok(log)
+    }
+
+    /// Writes a checkpoint of the partition, `producers` being what the shard wants back after a crash.
+    ///
+    /// # Errors
+    /// `Backlog` or `DiskFull`: it will be asked for again.
+    pub fn checkpoint(&self, log: LogIndex, producers: &[u8]) -> Result<(), Refused> {
+        self.0.state.borrow_mut().checkpoint(log, Kind::Checkpoint, producers)
+    }
+
+    /// Partitions that need a checkpoint so that a journal file can be freed; at most `max` of them. Ask once a turn.
+    pub fn take_checkpoints_due(&self, max: usize) -> Vec<LogIndex> {
+        let mut state = self.0.state.borrow_mut();
+        let count = state.checkpoints_due.len().min(max);
+        state.checkpoints_due.drain(..count).collect()
+    }
+
+    async fn checkpoint_when_possible(&self, log: LogIndex, producers: &[u8]) -> Result<(), LogError> {
+        self.when_possible(|state| state.checkpoint(log, Kind::Checkpoint, producers)).await
+    }
+
+    /// Tries `act` until the journal has room.
+    pub(crate) async fn when_possible(
+        &self,
+        mut act: impl FnMut(&mut State<D>) -> Result<(), Refused>,
+    ) -> Result<(), LogError> {
+        let mut outcome = Ok(());
+        let mut attempt = || {
+            outcome = act(&mut self.0.state.borrow_mut());
+            !matches!(outcome, Err(Refused::Backlog | Refused::DiskFull))
+        };
+        self.0.signal.until(&mut attempt).await;
+        outcome.map_err(LogError::Refused)
+    }
+
+    /// Waits until everything appended so far is durable.
+    ///
+    /// # Errors
+    /// The core has failed.
+    pub async fn until_durable(&self) -> Result<(), LogError> {
+        let before = self.0.state.borrow().commits.next_sequence();
+        self.0
+            .signal
+            .until(|| {
+                let state = self.0.state.borrow();
+                state.failed.is_some() || state.commits.durable_sequence() >= before
+            })
+            .await;
+        match &self.0.state.borrow().failed {
+            Some(fatal) => Err(LogError::Fatal(fatal.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the journal files of earlier sessions to the ring. Call it when every partition that they name is open somewhere and
+    /// `until_durable` there has returned.
+    ///
+    /// # Errors
+    /// The disk does not answer.
+    pub async fn release_recovered(&self) -> Result<(), LogError> {
+        let disk = &self.0.disk;
+        let (journal_dir, numbers, file_bytes) = {
+            let mut state = self.0.state.borrow_mut();
+            let numbers = std::mem::take(&mut state.recovered_files);
+            (state.ring.dir().to_owned(), numbers, state.ring.file_bytes())
+        };
+        for number in numbers {
+            let path = dir::journal_path(&journal_dir, number);
+            let failed = |error| LogError::io("release", &path)(error);
+            let file = disk.open(&path, OpenMode::Direct).await.map_err(failed)?;
+            let fits = disk.file_bytes(&file).await.map_err(failed)? == file_bytes;
+            if fits && self.0.state.borrow().ring.has_room() {
+                // Without a header it has no content.
+                let block = disk.buffer(DISK_BLOCK_BYTES);
+                block.append(&[0; DISK_BLOCK_BYTES]);
+                disk.write(&file, 0, &block, 0..DISK_BLOCK_BYTES, true).await.map_err(failed)?;
+                self.0.state.borrow_mut().ring.adopt(number, file);
+            } else {
+                disk.remove_file(&path).await.map_err(failed)?;
+                disk.sync_dir(&journal_dir).await.map_err(LogError::io("sync", &journal_dir))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts everything into the segments and writes a checkpoint of every partition, so that the next start has nothing to replay.
+    /// `producers` gives the shard's blob. Appends must have ended; turns and completions go on until this returns.
+    ///
+    /// # Errors
+    /// The core has failed; or the disk is full, and recovery will take what is in the journal.
+    pub async fn close(&self, mut producers: impl FnMut(LogIndex) -> Vec<u8>) -> Result<(), LogError> {
+        self.until_durable().await?;
+        let logs = self.flush_all();
+        self.0
+            .signal
+            .until(|| {
+                let mut state = self.0.state.borrow_mut();
+                let state = &mut *state;
+                let is_clean = |partition: &mut PartitionLog<D>| {
+                    partition.is_written() && partition.synced() >= partition.flush_to.unwrap_or_default()
+                };
+                let mut partitions = state.slots.iter_mut().flatten();
+                state.failed.is_some() || state.writer.disk_full || partitions.all(is_clean)
+            })
+            .await;
+        for (log, serial, base) in logs {
+            self.save_index(log, serial, base).await;
+            let blob = producers(log);
+            self.checkpoint_when_possible(log, &blob).await?;
+        }
+        self.when_possible(State::append_closed).await?;
+        self.until_durable().await
+    }
+
+    /// Tells the writer to write everything. Returns the partitions and their active segments.
+    fn flush_all(&self) -> Vec<(LogIndex, u64, i64)> {
+        let mut state = self.0.state.borrow_mut();
+        let State { slots, writer, .. } = &mut *state;
+        let mut logs = Vec::new();
+        for (slot, partition) in slots.iter_mut().enumerate() {
+            let Some(partition) = partition else { continue };
+            let log = LogIndex(slot as u32);
+            if !partition.is_written() || partition.synced() < partition.durable.place {
+                partition.flush_to = Some(partition.durable.place);
+                writer.enqueue(log, partition);
+            }
+            logs.push((log, partition.serial, partition.active().base_offset));
+        }
+        logs
+    }
+}
+
+impl<D: Disk> State<D> {
+    /// Appends a checkpoint, or the truncation that bears one.
+    pub fn checkpoint(&mut self, log: LogIndex, kind: Kind, producers: &[u8]) -> Result<(), Refused> {
+        let Some(partition) = self.log_mut(log) else { return Ok(()) };
+        partition.checkpoint_due = false;
+        let end_offset = partition.end_offset;
+        let payload = partition.checkpoint(producers).encode();
+        self.append_control(log, kind, end_offset, &payload)
+    }
+}
+
+/// Reads what the partition's directory holds.
+async fn load_partition<D: Disk>(
+    disk: &D,
+    recovered: Recovered,
+    settings: PartitionSettings,
+) -> Result<PartitionLog<D>, LogError> {
+    let Recovered { id, dir, generation, start_offset, end_offset, epochs, .. } = recovered;
+    let bases = segment_bases(disk, &dir).await?;
+    let mut partition = PartitionLog::new(id, generation + 1, dir.clone(), settings, end_offset);
+    partition.dir_made = !bases.is_empty();
+    partition.start_offset = start_offset;
+    partition.epochs = epochs;
+    let Some((&last, sealed)) = bases.split_last() else { return Ok(partition) };
+    let mut segments = Vec::with_capacity(bases.len());
+    for (at, &base) in sealed.iter().enumerate() {
+        let path = dir::segment_path(&dir, base);
+        let file = disk.open(&path, OpenMode::ReadBuffered).await.map_err(LogError::io("open", &path))?;
+        let bytes = disk.file_bytes(&file).await.map_err(LogError::io("open", &path))?;
+        segments.push(Segment::on_disk(base, bases[at + 1], bytes));
+    }
+    let active = load_active(disk, &dir, id, last).await?;
+    if active.end_offset != end_offset.max(last) {
+        let what = format!("the last segment ends at offset {}, the log at {end_offset}", active.end_offset);
+        let path = dir::segment_path(&dir, last).display().to_string();
+        return Err(LogError::Damaged(Damage { path, position: active.bytes, partition: Some(id), what }));
+    }
+    segments.push(active);
+    partition.clean_before = last;
+    partition.segments = segments.into();
+    partition.durable = Mark { offset: partition.end_offset, place: partition.end_place() };
+    Ok(partition)
+}
+
+/// The last segment, ready to be appended to: its last partial block is in memory.
+async fn load_active<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    id: PartitionId,
+    base: i64,
+) -> Result<Segment<D>, LogError> {
+    let loaded = load(disk, dir, id, base).await?;
+    if let Some(damage) = loaded.damage {
+        return Err(LogError::Damaged(damage));
+    }
+    if loaded.index.entries().is_empty() {
+        // Made, and nothing written before the crash: it is made again with its first batch.
+        return Ok(Segment::new(base));
+    }
+    let path = dir::segment_path(dir, base);
+    let failed = |error| LogError::io("open", &path)(error);
+    let file = disk.open(&path, OpenMode::Direct).await.map_err(failed)?;
+    let partial_at = loaded.bytes - loaded.bytes % DISK_BLOCK_BYTES as u64;
+    let partial = disk.read(&file, partial_at, (loaded.bytes - partial_at) as usize).await.map_err(failed)?;
+    let mut segment = Segment::on_disk(base, loaded.end_offset, loaded.bytes);
+    segment.tail.append(disk, partial_at, &partial, &mut DISK_BLOCK_BYTES.clone());
+    segment.index_saved = loaded.index_saved;
+    segment.index = Some(loaded.index);
+    segment.max_timestamp = Some(loaded.max_timestamp);
+    segment.file = SegmentFile::Open(file);
+    segment.sealed = false;
+    Ok(segment)
+}

@@ -1,0 +1,390 @@
+//! Moves durable bytes from tails into segments: whole chunks as they fill, less where journal files or memory must be freed.
+//!
+//! Only what the journal holds durably is written, so a segment never knows more than the journal. Never on the path of an
+//! acknowledgement. Large pieces are written without waiting for the device and synced once for each journal file that waits for them; small
+//! ones carry their own sync.
+
+use super::LogIndex;
+use super::core::State;
+use super::error::{Fatal, Refused, is_disk_full};
+use super::journal::ring::Ring;
+use super::partition::{Mode, PartitionLog};
+use super::segment::format::FIRST_BATCH_AT;
+use super::segment::{Piece, Segment, SegmentFile};
+use super::settings::LogSettings;
+use crate::base::ids::Offset;
+use crate::base::limits::{DISK_BLOCK_BYTES, SEGMENT_PIECE_BYTES};
+use crate::base::time::Nanos;
+use crate::ports::{Buffer, Disk, DiskCompletion, WriteToken};
+use std::collections::VecDeque;
+
+/// Pieces of one partition on their way at once.
+const PIECES_PER_SEGMENT_MAX: usize = 4;
+/// Less than this is copied and padded to one write of its own; more goes straight from its chunk.
+const COPY_BYTES_MAX: u64 = 64 << 10;
+
+/// A piece on its way, by the token of its write.
+struct InFlight {
+    token: u64,
+    log: LogIndex,
+    serial: u64,
+    segment: Offset,
+}
+
+/// Work that the writer wants done in the background.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Chore {
+    /// Make the segment's file.
+    Create,
+    /// `fdatasync` it.
+    Sync,
+}
+
+pub(crate) struct Errand {
+    pub chore: Chore,
+    pub log: LogIndex,
+    pub serial: u64,
+    pub segment: Offset,
+}
+
+/// A written chunk, which may be given up.
+pub(crate) struct Evictable {
+    pub log: LogIndex,
+    pub serial: u64,
+    pub segment: Offset,
+    /// End of the chunk, or of the segment's bytes where the partition has fallen idle.
+    pub end: u64,
+}
+
+/// Queues and sums; the positions themselves stand in the segments.
+pub(crate) struct Writer<D: Disk> {
+    queue: VecDeque<LogIndex>,
+    in_flight: Vec<InFlight>,
+    in_flight_max: usize,
+    next_token: u64,
+    /// To be taken by the background.
+    pub errands: Vec<Errand>,
+    /// Memory taken from the pool by all tails.
+    pub tail_bytes: usize,
+    pub tail_bytes_max: usize,
+    /// Bytes of batches that are not in a segment's file.
+    pub dirty_bytes: u64,
+    /// Partitions with such bytes, in the order in which those became durable.
+    dirty: VecDeque<(Nanos, LogIndex, u64)>,
+    pub evictable: VecDeque<Evictable>,
+    /// The last write of a segment found the disk full; nothing is written until `retry`.
+    pub disk_full: bool,
+    pieces: u64,
+    piece_bytes: u64,
+    marker: std::marker::PhantomData<D>,
+}
+
+/// One write, ready to be submitted.
+struct Plan<B> {
+    segment: Offset,
+    /// Where the write begins: a block boundary at or before the bytes that are new.
+    position: u64,
+    /// Where the new bytes begin and end.
+    start: u64,
+    end: u64,
+    buffer: B,
+    from: usize,
+    bytes: usize,
+    durable: bool,
+}
+
+enum Step<B> {
+    Write(Plan<B>),
+    /// The segment has no file yet.
+    Create(Offset),
+    Nothing,
+}
+
+fn block_floor(position: u64) -> u64 {
+    position - position % DISK_BLOCK_BYTES as u64
+}
+
+impl<D: Disk> Writer<D> {
+    pub fn new(settings: &LogSettings) -> Writer<D> {
+        Writer {
+            queue: VecDeque::new(),
+            in_flight: Vec::new(),
+            in_flight_max: settings.pieces_in_flight_max,
+            next_token: 0,
+            errands: Vec::new(),
+            tail_bytes: 0,
+            tail_bytes_max: settings.tail_bytes,
+            dirty_bytes: 0,
+            dirty: VecDeque::new(),
+            evictable: VecDeque::new(),
+            disk_full: false,
+            pieces: 0,
+            piece_bytes: 0,
+            marker: std::marker::PhantomData,
+        }
+    }
+
+    /// Whether there is memory for another append.
+    pub fn admit(&self) -> Result<(), Refused> {
+        if self.dirty_bytes < self.tail_bytes_max as u64 / 2 {
+            return Ok(());
+        }
+        Err(if self.disk_full { Refused::DiskFull } else { Refused::Backlog })
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Pieces written and their bytes, for the counters.
+    pub fn written(&self) -> (u64, u64) {
+        (self.pieces, self.piece_bytes)
+    }
+
+    pub fn enqueue(&mut self, log: LogIndex, partition: &mut PartitionLog<D>) {
+        if !partition.queued {
+            partition.queued = true;
+            self.queue.push_back(log);
+        }
+    }
+
+    /// More of `partition` is durable in the journal.
+    pub fn on_durable(
+        &mut self,
+        log: LogIndex,
+        partition: &mut PartitionLog<D>,
+        retire_through: Option<u32>,
+        now: Nanos,
+    ) {
+        if partition.dirty_since.is_none() {
+            partition.dirty_since = Some(now);
+            self.dirty.push_back((now, log, partition.serial));
+        }
+        let active = partition.active();
+        let place = partition.durable.place;
+        // Behind a roll the older segment is to be finished, whatever its size.
+        let waits = place.segment != active.base_offset
+            || place.position.saturating_sub(active.submitted) >= SEGMENT_PIECE_BYTES as u64
+            || (active.submitted == 0 && partition.segments.len() > 1);
+        if waits || partition.is_forced(retire_through) {
+            self.enqueue(log, partition);
+        }
+    }
+
+    /// The partition that has waited longest for its segment, and since when, if before `before`. It may have been served meanwhile.
+    pub fn oldest_dirty(&mut self, before: Nanos) -> Option<(Nanos, LogIndex, u64)> {
+        if self.dirty.front()?.0 >= before {
+            return None;
+        }
+        self.dirty.pop_front()
+    }
+
+    fn submit(&mut self, disk: &D, log: LogIndex, partition: &mut PartitionLog<D>, plan: Plan<D::Buffer>) {
+        let token = self.next_token;
+        self.next_token += 1;
+        let serial = partition.serial;
+        let segment = partition.segment_mut(plan.segment).expect("planned for this segment");
+        let SegmentFile::Open(file) = &segment.file else { panic!("planned for an open file") };
+        let range = plan.from..plan.from + plan.bytes;
+        disk.submit_write(file, plan.position, &plan.buffer, range, plan.durable, WriteToken(token));
+        segment.submitted = plan.end;
+        let Plan { start, end, durable, .. } = plan;
+        segment.pieces.push_back(Piece { token, start, end, durable, outcome: None });
+        self.in_flight.push(InFlight { token, log, serial, segment: plan.segment });
+        self.pieces += 1;
+        self.piece_bytes += plan.bytes as u64;
+    }
+
+    /// Submits what the bounds allow.
+    pub fn run(&mut self, disk: &D, slots: &mut [Option<PartitionLog<D>>], retire_through: Option<u32>) {
+        if self.disk_full {
+            return;
+        }
+        let mut rounds = self.queue.len();
+        while self.in_flight.len() < self.in_flight_max && rounds > 0 {
+            rounds -= 1;
+            let Some(log) = self.queue.pop_front() else { return };
+            let Some(partition) = slots.get_mut(log.0 as usize).and_then(Option::as_mut) else { continue };
+            partition.queued = false;
+            if partition.mode == Mode::Truncating {
+                continue;
+            }
+            let forced = partition.is_forced(retire_through);
+            match next_step(disk, partition, forced) {
+                Step::Write(plan) => {
+                    self.submit(disk, log, partition, plan);
+                    self.enqueue(log, partition);
+                    rounds += 1;
+                }
+                Step::Create(segment) => {
+                    partition.segment_mut(segment).expect("it was just found").file = SegmentFile::Creating;
+                    let serial = partition.serial;
+                    self.errands.push(Errand { chore: Chore::Create, log, serial, segment });
+                }
+                Step::Nothing => {}
+            }
+        }
+    }
+
+    /// Asks for a sync of what is written and not synced, where someone waits for it.
+    pub fn want_syncs(&mut self, log: LogIndex, partition: &mut PartitionLog<D>, retire_through: Option<u32>) {
+        let (clean, serial) = (partition.clean_before, partition.serial);
+        // Only when all that is to be written is: one sync for all of it.
+        let (written, synced) = (partition.written(), partition.synced());
+        let target = partition.target(retire_through).filter(|target| synced < *target && *target <= written);
+        let from = partition.segments.partition_point(|segment| segment.base_offset < clean);
+        for segment in partition.segments.range_mut(from..) {
+            let finished = segment.sealed && segment.written == segment.bytes;
+            let wanted = finished || target.is_some_and(|target| segment.base_offset <= target.segment);
+            if wanted && segment.synced < segment.written && !segment.syncing && segment.is_open() {
+                segment.syncing = true;
+                self.errands.push(Errand { chore: Chore::Sync, log, serial, segment: segment.base_offset });
+            }
+        }
+    }
+}
+
+/// What to write next of `partition`. `forced`: also what does not fill a piece.
+fn next_step<D: Disk>(disk: &D, partition: &mut PartitionLog<D>, forced: bool) -> Step<D::Buffer> {
+    let durable = partition.durable.place;
+    let clean = partition.clean_before;
+    let from = partition.segments.partition_point(|segment| segment.base_offset < clean);
+    for segment in partition.segments.range_mut(from..) {
+        if segment.base_offset > durable.segment {
+            break;
+        }
+        let limit = if segment.base_offset == durable.segment { durable.position } else { segment.bytes };
+        if segment.submitted >= limit {
+            continue;
+        }
+        match &segment.file {
+            SegmentFile::Absent => return Step::Create(segment.base_offset),
+            SegmentFile::Creating => return Step::Nothing,
+            SegmentFile::Closed => panic!("a closed segment has nothing to write"),
+            SegmentFile::Open(_) => {}
+        }
+        return plan_piece(disk, segment, limit, forced || segment.sealed).map_or(Step::Nothing, Step::Write);
+    }
+    Step::Nothing
+}
+
+/// The next write of `segment`, whose bytes may go up to `limit`.
+fn plan_piece<D: Disk>(disk: &D, segment: &Segment<D>, limit: u64, forced: bool) -> Option<Plan<D::Buffer>> {
+    let start = segment.submitted;
+    let position = block_floor(start);
+    let is_partial = segment.pieces.back().is_some_and(|piece| !piece.end.is_multiple_of(DISK_BLOCK_BYTES as u64));
+    if is_partial || segment.pieces.len() >= PIECES_PER_SEGMENT_MAX || segment.has_failed() {
+        return None;
+    }
+    if !forced && limit - start < SEGMENT_PIECE_BYTES as u64 {
+        return None;
+    }
+    let chunk = segment.tail.at(position).expect("what is not written is in the tail");
+    let chunk_end = chunk.end().min(limit);
+    let aligned_end = block_floor(chunk_end);
+    let is_whole = chunk.is_full() && chunk_end == chunk.end();
+    let base = Plan {
+        segment: segment.base_offset,
+        position,
+        start,
+        end: aligned_end,
+        buffer: chunk.buffer.clone(),
+        from: (position - chunk.start) as usize,
+        bytes: (aligned_end.saturating_sub(position)) as usize,
+        durable: false,
+    };
+    if is_whole || (aligned_end > position && aligned_end - position >= COPY_BYTES_MAX) {
+        return Some(base);
+    }
+    if !forced {
+        return None;
+    }
+    // The last block is rewritten as it fills, so nothing may be on its way beside it.
+    if !segment.pieces.is_empty() {
+        return None;
+    }
+    let end = limit.min(position + COPY_BYTES_MAX);
+    let bytes = (end - position).next_multiple_of(DISK_BLOCK_BYTES as u64) as usize;
+    let buffer = disk.buffer(bytes);
+    segment.tail.views(position, end, &mut |view| buffer.append(&view));
+    buffer.pad_to_block();
+    let durable = segment.synced >= start;
+    Some(Plan { end, buffer, from: 0, bytes, durable, ..base })
+}
+
+impl<D: Disk> State<D> {
+    /// Takes the completion of a piece.
+    ///
+    /// # Errors
+    /// Any failure but a full disk, for which the bytes stay in memory and in the journal, is fatal.
+    pub fn complete_piece(&mut self, completion: DiskCompletion) -> Result<(), Fatal> {
+        let token = completion.token.0;
+        let Some(at) = self.writer.in_flight.iter().position(|piece| piece.token == token) else { return Ok(()) };
+        let InFlight { log, serial, segment, .. } = self.writer.in_flight.swap_remove(at);
+        let full = match &completion.result {
+            Ok(()) => false,
+            Err(error) if is_disk_full(error) => true,
+            Err(error) => {
+                let path = self.log_of(log, serial).map(|partition| partition.dir.clone()).unwrap_or_default();
+                let fatal = Fatal::new("write a segment in", &path, error);
+                self.failed = Some(fatal.clone());
+                return Err(fatal);
+            }
+        };
+        self.writer.disk_full |= full;
+        let State { slots, writer, .. } = self;
+        let Some(partition) = slots[log.0 as usize].as_mut().filter(|partition| partition.serial == serial) else {
+            return Ok(());
+        };
+        let Some(segment) = partition.segment_mut(segment) else { return Ok(()) };
+        let piece = segment.pieces.iter_mut().find(|piece| piece.token == token).expect("it was in flight");
+        piece.outcome = Some(!full);
+        let before = segment.written;
+        segment.settle_pieces();
+        let moved = segment.written.max(FIRST_BATCH_AT) - before.max(FIRST_BATCH_AT);
+        writer.dirty_bytes -= moved;
+        let (base, from, to) = (segment.base_offset, before, segment.written);
+        segment.tail.full_chunks_ending(from, to, &mut |end| {
+            writer.evictable.push_back(Evictable { log, serial, segment: base, end });
+        });
+        self.after_write(log, serial);
+        Ok(())
+    }
+
+    /// Frees what waited for `partition` to reach its segments, and asks for what comes next.
+    pub fn after_write(&mut self, log: LogIndex, serial: u64) {
+        let retire_through = self.ring.retire_through();
+        let State { slots, writer, ring, commits, counters, .. } = self;
+        let Some(partition) = slots[log.0 as usize].as_mut().filter(|partition| partition.serial == serial) else {
+            return;
+        };
+        release_synced(partition, ring);
+        if partition.is_written() {
+            partition.dirty_since = None;
+            let active = partition.active();
+            let (segment, end) = (active.base_offset, active.written);
+            writer.evictable.push_back(Evictable { log, serial, segment, end });
+        }
+        let synced = partition.synced();
+        partition.flush_to = partition.flush_to.filter(|target| synced < *target);
+        writer.want_syncs(log, partition, retire_through);
+        if !partition.is_submitted() {
+            writer.enqueue(log, partition);
+        }
+        ring.free_oldest(commits.oldest_pending_file(), counters);
+    }
+}
+
+/// Lets go of the journal files whose bytes of `partition` are durable in segments.
+pub(crate) fn release_synced<D: Disk>(partition: &mut PartitionLog<D>, ring: &mut Ring<D>) {
+    let synced = partition.synced();
+    while let Some((sequence, end)) = partition.unflushed.front() {
+        if *end > synced {
+            return;
+        }
+        if let Some(file) = ring.live_mut(*sequence) {
+            file.unflushed -= 1;
+        }
+        partition.unflushed.pop_front();
+    }
+}

@@ -1,0 +1,373 @@
+//! One process: its listeners, its cores, its signals.
+//!
+//! What the machine must be was checked before; here it is used. Returns when the broker has stopped in order.
+
+use super::outbound::{ColdRead, Sender, SentBytes};
+use super::server::{Parts, Server, ServerSettings};
+use crate::api::Api;
+use crate::api::dispatch::ApiSettings;
+use crate::base::config::{self, Config, HostPort};
+use crate::base::exit::Exit;
+use crate::base::ids::CoreIndex;
+use crate::base::time::Now;
+use crate::group::GroupSettings;
+use crate::log::LogSettings;
+use crate::ports::Clock;
+use crate::runtime::blocking::Helper;
+use crate::runtime::clock::SystemClock;
+use crate::runtime::disk::{CoreDisk, File};
+use crate::runtime::doorbell::Doorbell;
+use crate::runtime::executor::{self, CoreHandle, CoreOptions, CoreRuntime};
+use crate::runtime::mailbox::{Mailboxes, Postbox};
+use crate::runtime::ring::Completion;
+use crate::runtime::signals::Signals;
+use crate::runtime::transfer::Pipes;
+use crate::runtime::turn::{self, Next, Turn};
+use crate::runtime::{entropy, socket};
+use crate::shard::commands::Message;
+use crate::shard::startup::{self, StartBoard, StartFailure, Started};
+use crate::shard::{Shard, ShardSettings, World};
+use std::cell::RefCell;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender as ChannelSender, channel};
+use std::time::{Duration, Instant};
+
+/// How long the cores may take to stop; then the process ends without them, and the next start replays the journal.
+const STOP_PATIENCE: Duration = Duration::from_millis(4500);
+/// How long a port may stay taken by a process that is just ending.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the process ends, other than as asked.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+}
+
+fn failure(exit: Exit, message: impl Into<String>) -> Failure {
+    Failure { exit, message: message.into() }
+}
+
+/// What all cores of the process share, once.
+struct Common {
+    config: Config,
+    board: Arc<StartBoard>,
+    postbox: Arc<Postbox<Message<File>>>,
+    stop: Arc<AtomicBool>,
+    advertised: HostPort,
+    started: ChannelSender<(CoreIndex, Result<Started, Failure>)>,
+}
+
+/// Runs the broker until SIGTERM or SIGINT.
+///
+/// # Errors
+/// With the exit code of the class of what went wrong.
+pub fn run(config: Config) -> Result<(), Failure> {
+    let began = Instant::now();
+    let signals = Signals::block().map_err(|error| failure(Exit::Kernel, format!("signals cannot be blocked: {error}")))?;
+    let count = config.core.cpus.len() as u16;
+    let (listeners, address) = listen_all(&config, count)?;
+    let advertised = advertised(&config, address);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        cores = count,
+        cpus = ?config.core.cpus,
+        data = ?config.server.data_dirs,
+        node = config.server.node_id.0,
+        cluster = config.server.cluster_id,
+        listen = %address,
+        advertise = %advertised,
+        "ringlog starts"
+    );
+    let (sender, receiver) = channel();
+    let common = Arc::new(Common {
+        board: StartBoard::new(count),
+        postbox: Postbox::new(usize::from(count)),
+        stop: Arc::new(AtomicBool::new(false)),
+        advertised,
+        started: sender,
+        config,
+    });
+    let mut doorbells = Vec::new();
+    let mut cores = Vec::new();
+    for (index, listener) in (0..count).map(CoreIndex).zip(listeners) {
+        let doorbell = Doorbell::new().map_err(|error| failure(Exit::Kernel, format!("no eventfd: {error}")))?;
+        doorbells.push(doorbell.clone());
+        let (common, options) = (common.clone(), core_options(&common.config, index));
+        let core = executor::start(options, doorbell, move |runtime| run_core(runtime, listener, common));
+        cores.push(core.map_err(|error| failure(Exit::Kernel, error.to_string()))?);
+    }
+    wait_until_started(&receiver, count, began)?;
+    ready(address);
+
+    let signal = signals.wait();
+    tracing::info!(signal, "ringlog stops");
+    let stopping = Instant::now();
+    common.stop.store(true, Ordering::Relaxed);
+    doorbells.iter().for_each(Doorbell::ring);
+    join(cores, stopping)
+}
+
+fn join(cores: Vec<CoreHandle>, stopping: Instant) -> Result<(), Failure> {
+    let (sender, receiver) = channel();
+    let count = cores.len();
+    for core in cores {
+        let sender = sender.clone();
+        std::thread::spawn(move || sender.send(core.join()));
+    }
+    for _ in 0..count {
+        let left = STOP_PATIENCE.saturating_sub(stopping.elapsed());
+        match receiver.recv_timeout(left) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failure(Exit::DiskFailed, error)),
+            Err(_) => {
+                tracing::warn!("not all cores stopped in time; nothing acknowledged is lost, the next start replays the journal");
+                return Ok(());
+            }
+        }
+    }
+    tracing::info!(ms = stopping.elapsed().as_millis() as u64, "ringlog has stopped in order");
+    Ok(())
+}
+
+/// The last line of the start, on stdout, for whoever waits for it.
+fn ready(address: SocketAddr) {
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may be reading; the broker serves all the same.
+    let _ = writeln!(stdout, "ready listen={address}");
+    let _ = stdout.flush();
+}
+
+fn listen_all(config: &Config, count: u16) -> Result<(Vec<TcpListener>, SocketAddr), Failure> {
+    let wanted = &config.server.listen;
+    let resolved = (wanted.host.as_str(), wanted.port).to_socket_addrs();
+    let mut address = resolved
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| failure(Exit::Address, format!("`{wanted}` is no address that can be listened on")))?;
+    let mut listeners = Vec::with_capacity(usize::from(count));
+    let began = Instant::now();
+    while listeners.len() < usize::from(count) {
+        match socket::listen(address) {
+            Ok(listener) => {
+                address = listener.local_addr().map_err(|error| failure(Exit::Address, error.to_string()))?;
+                listeners.push(listener);
+            }
+            // A process that was just killed holds its port for a moment.
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && began.elapsed() < PORT_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => {
+                return Err(failure(Exit::Address, format!("cannot listen on {address}: {error}; choose another --listen")));
+            }
+        }
+    }
+    Ok((listeners, address))
+}
+
+/// What clients are told to connect to. A wildcard is no place to connect to, so it becomes this host itself.
+fn advertised(config: &Config, address: SocketAddr) -> HostPort {
+    match &config.server.advertise {
+        Some(advertise) => {
+            let port = if advertise.port == 0 { address.port() } else { advertise.port };
+            HostPort { host: advertise.host.clone(), port }
+        }
+        None => {
+            let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+            HostPort { host, port: address.port() }
+        }
+    }
+}
+
+fn core_options(config: &Config, index: CoreIndex) -> CoreOptions {
+    CoreOptions {
+        index,
+        cpu: config.core.cpus[usize::from(index.0)],
+        io_workers: config.core.io_workers_max,
+        pool_free_bytes_max: (config.core.tail_memory_bytes / 4) as usize,
+    }
+}
+
+fn wait_until_started(
+    receiver: &Receiver<(CoreIndex, Result<Started, Failure>)>,
+    count: u16,
+    began: Instant,
+) -> Result<(), Failure> {
+    let mut sum = Started::default();
+    for _ in 0..count {
+        let (_, started) = receiver.recv().map_err(|_| failure(Exit::Kernel, "a core ended before it was ready"))?;
+        let started = started?;
+        sum.partitions += started.partitions;
+        sum.recovered += started.recovered;
+        sum.replayed_batches += started.replayed_batches;
+        sum.torn_journals += started.torn_journals;
+        sum.damaged = started.damaged;
+    }
+    tracing::info!(
+        partitions = sum.partitions,
+        recovered = sum.recovered,
+        replayed_batches = sum.replayed_batches,
+        torn_journals = sum.torn_journals,
+        ms = began.elapsed().as_millis() as u64,
+        "recovery is done"
+    );
+    for damage in &sum.damaged {
+        tracing::error!("not served, because it is damaged: {damage}; restore it from a replica or a backup");
+    }
+    Ok(())
+}
+
+/// The body of one core: starts its shard, then serves until told to stop.
+async fn run_core(runtime: CoreRuntime, listener: TcpListener, common: Arc<Common>) -> std::io::Result<()> {
+    let index = runtime.index;
+    let mailboxes = Mailboxes::new(index, common.postbox.clone(), &runtime.ring);
+    let shard = match start_shard(&runtime, &common).await {
+        Ok((shard, started)) => {
+            let _ = common.started.send((index, Ok(started)));
+            shard
+        }
+        Err(failed) => {
+            let failed = match failed {
+                StartFailure::Io(what) => failure(Exit::DataDir, what),
+                StartFailure::Damaged(what) => failure(Exit::Recovery, what),
+            };
+            let _ = common.started.send((index, Err(failed)));
+            return Ok(());
+        }
+    };
+    let config = &common.config;
+    let sender = Sender {
+        ring: runtime.ring.clone(),
+        pipes: Pipes::default(),
+        pool: runtime.disk.pool().clone(),
+        cold_read: match config.core.cold_read {
+            config::ColdRead::Splice => ColdRead::Splice,
+            config::ColdRead::Direct => ColdRead::Direct,
+        },
+        sent: SentBytes::default(),
+    };
+    let cores = config.core.cpus.len();
+    let settings = ServerSettings {
+        request_bytes_max: config.network.request_bytes_max,
+        request_memory_bytes: config.core.request_memory_bytes as usize,
+        idle_ms_max: config.network.idle_ms_max,
+        connections_max: config.network.connections_max.map_or(usize::MAX, |most| (most as usize).div_ceil(cores)),
+    };
+    let api = ApiSettings {
+        fetch_bytes_max: config.network.fetch_bytes_max,
+        auto_create_topics: config.topic.auto_create,
+    };
+    let mut server = Server::new(Parts {
+        ring: runtime.ring.clone(),
+        helper: runtime.helper.clone(),
+        mailboxes,
+        shard,
+        api: Api::new(index, api),
+        sender,
+        settings,
+        stop: common.stop.clone(),
+    });
+    server.serve(listener);
+    turn::run(&mut server, &runtime.ring, &runtime.tasks).await;
+    Ok(())
+}
+
+type Place = Rc<RefCell<Option<Rc<RefCell<Shard<CoreDisk>>>>>>;
+
+async fn start_shard(
+    runtime: &CoreRuntime,
+    common: &Common,
+) -> Result<(Rc<RefCell<Shard<CoreDisk>>>, Started), StartFailure> {
+    let place: Place = Rc::default();
+    let outcome: Rc<RefCell<Option<Result<Started, StartFailure>>>> = Rc::default();
+    let (disk, settings, board) =
+        (runtime.disk.clone(), shard_settings(common, runtime.index), common.board.clone());
+    let (target, result) = (place.clone(), outcome.clone());
+    runtime.tasks.spawn(async move {
+        let started = startup::start(disk, settings, world(), board, target).await;
+        *result.borrow_mut() = Some(started);
+    });
+    let mut starting = Starting { place: place.clone(), outcome: outcome.clone(), helper: runtime.helper.clone() };
+    turn::run(&mut starting, &runtime.ring, &runtime.tasks).await;
+    let started = outcome.borrow_mut().take().expect("the loop ended with it")?;
+    let shard = place.borrow_mut().take().expect("a shard that has started");
+    Ok((shard, started))
+}
+
+fn world() -> World {
+    World { now: Rc::new(|| SystemClock.now()), random: Rc::new(entropy::random_u128) }
+}
+
+fn shard_settings(common: &Common, core: CoreIndex) -> ShardSettings {
+    let config = &common.config;
+    let dirs = &config.server.data_dirs;
+    ShardSettings {
+        core,
+        core_count: config.core.cpus.len() as u16,
+        node: config.server.node_id,
+        cluster_id: config.server.cluster_id.clone(),
+        host: common.advertised.host.clone(),
+        port: common.advertised.port,
+        data_dir: dirs[usize::from(core.0) % dirs.len()].clone(),
+        data_dirs: dirs.clone(),
+        log: LogSettings {
+            journal_file_bytes: config.journal.file_bytes,
+            journal_bytes: config.journal.bytes,
+            tail_bytes: config.core.tail_memory_bytes as usize,
+            delete_delay_ms: config.topic.delete_delay_ms,
+            ..LogSettings::default()
+        },
+        groups: GroupSettings {
+            session_timeout_ms_min: config.group.session_timeout_ms_min as i32,
+            session_timeout_ms_max: config.group.session_timeout_ms_max as i32,
+            initial_rebalance_delay_ms: config.group.initial_rebalance_delay_ms as u32,
+            group_members_max: config.group.members_max.map_or(usize::MAX, |most| most as usize),
+            offset_metadata_bytes_max: config.offsets.metadata_bytes_max,
+            offsets_retention_minutes: (config.offsets.retention_ms / 60_000) as u32,
+            offsets_retention_check_interval_ms: config.offsets.retention_check_ms as u32,
+            offsets_partition_count: config.offsets.partitions,
+        },
+        statics: config.statics.clone(),
+        disk_reserve_bytes: config.server.disk_reserve_bytes,
+    }
+}
+
+/// A core whose shard is being started: its turns serve the disk alone.
+struct Starting {
+    place: Place,
+    outcome: Rc<RefCell<Option<Result<Started, StartFailure>>>>,
+    helper: Helper,
+}
+
+impl Turn for Starting {
+    fn on_completion(&mut self, completion: Completion, now: Now) {
+        match completion {
+            Completion::Disk(completion) => {
+                if let Some(shard) = &*self.place.borrow() {
+                    shard.borrow_mut().on_disk(completion, now);
+                }
+            }
+            Completion::Doorbell => self.helper.reap(),
+            _ => {}
+        }
+    }
+
+    fn end_of_turn(&mut self, now: Now) -> Next {
+        if self.outcome.borrow().is_some() {
+            return Next::Stop;
+        }
+        match &*self.place.borrow() {
+            None => Next::Idle,
+            Some(shard) => {
+                let mut shard = shard.borrow_mut();
+                shard.resume(now);
+                shard.end_of_turn(now);
+                Next::Idle
+            }
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! From data directories to a shard that serves: journals are replayed, the metadata is read, partitions and groups are opened.
+//!
+//! Cores do this side by side and meet at a board between the steps, since a partition may belong to another core than the
+//! one in whose journal it was, and only the controller's core can read the metadata. No request is served meanwhile, so that
+//! waiting there blocks nobody.
+
+use super::apply::is_metadata;
+use super::control::{CONTROLLER_CORE, Controlled, Controlling};
+use super::groups::Coordinating;
+use super::open::{RecoveredPartition, replay_log};
+use super::own::OwnAppends;
+use super::slab::Slab;
+use super::{Outbox, Shard, ShardSettings, World};
+use crate::base::ids::{PartitionId, TopicId};
+use crate::base::limits::PRODUCERS_PER_PARTITION_MAX;
+use crate::base::record::records;
+use crate::base::time::Nanos;
+use crate::cluster::commands::Command;
+use crate::cluster::controller::Controller;
+use crate::cluster::image::Image;
+use crate::cluster::names::CONSUMER_OFFSETS;
+use crate::group::{Groups, Input};
+use crate::log::{CoreLog, Replay, ScannedJournal, recover, scan};
+use crate::partition::producers::Producers;
+use crate::partition::waiters::FetchWaiters;
+use crate::ports::Disk;
+use crate::transaction::producer_ids::ProducerIds;
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, Barrier, Mutex};
+
+/// Where the cores of a starting process meet.
+pub struct StartBoard {
+    barrier: Barrier,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    /// The newest record generation of each partition over all journals, and the journal that has it.
+    newest: HashMap<PartitionId, (u32, PathBuf)>,
+    recovered: HashMap<PartitionId, RecoveredPartition>,
+    image: Option<Arc<Vec<Command>>>,
+    /// What was found damaged: the partitions that are not served.
+    damage: Vec<String>,
+    failed: Option<StartFailure>,
+}
+
+/// Why a core cannot start.
+#[derive(Clone, Debug)]
+pub enum StartFailure {
+    /// A disk or file did not do as it was told.
+    Io(String),
+    /// Data that was once durable is not what it was.
+    Damaged(String),
+}
+
+/// What recovery came to, for the first lines of the log.
+#[derive(Clone, Debug, Default)]
+pub struct Started {
+    /// Partitions that this core serves.
+    pub partitions: usize,
+    /// Those of them that were found in a journal or on disk.
+    pub recovered: usize,
+    /// Batches that had to be replayed, because the broker was not stopped in order.
+    pub replayed_batches: u64,
+    /// Journals that ended in the middle of a commit: what was not acknowledged is gone.
+    pub torn_journals: usize,
+    /// Partitions that are not served, and why.
+    pub damaged: Vec<String>,
+}
+
+impl StartBoard {
+    pub fn new(cores: u16) -> Arc<StartBoard> {
+        Arc::new(StartBoard { barrier: Barrier::new(usize::from(cores)), notes: Mutex::default() })
+    }
+
+    fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
+        self.notes.lock().expect("a core that panics ends the process")
+    }
+
+    /// Waits for all cores to get here. If one has failed, all stop.
+    fn meet<T>(&self, own: Result<T, StartFailure>) -> Result<T, StartFailure> {
+        if let Err(failure) = &own {
+            self.notes().failed.get_or_insert_with(|| failure.clone());
+        }
+        self.barrier.wait();
+        let failed = self.notes().failed.clone();
+        match failed {
+            Some(failure) => Err(failure),
+            None => own,
+        }
+    }
+}
+
+fn io(error: impl std::fmt::Display) -> StartFailure {
+    StartFailure::Io(error.to_string())
+}
+
+/// Starts the shard of one core. The core's turns must run meanwhile; they find the shard in `place` once there is one.
+///
+/// # Errors
+/// Any core's failure, told to all.
+pub async fn start<D: Disk>(
+    disk: D,
+    settings: ShardSettings,
+    world: World,
+    board: Arc<StartBoard>,
+    place: Rc<RefCell<Option<Rc<RefCell<Shard<D>>>>>>,
+) -> Result<Started, StartFailure> {
+    let mut started = Started::default();
+    let scanned = board.meet(scan_journals(&disk, &settings, &board).await)?;
+    started.torn_journals = scanned.iter().filter(|journal| journal.torn).count();
+    board.meet(recover_journals(&disk, &settings, &board, &scanned, &mut started).await)?;
+
+    let shard = board.meet(open_shard(&disk, settings, world, &scanned).await)?;
+    *place.borrow_mut() = Some(shard.clone());
+    let image = if shard.borrow().core == CONTROLLER_CORE { open_metadata(&shard, &board).await } else { Ok(()) };
+    board.meet(image)?;
+    let commands = board.notes().image.clone().expect("the controller's core has posted it");
+    board.meet(take_image(&shard, &commands))?;
+    board.meet(open_partitions(&shard, &board, &mut started).await)?;
+    board.meet(load_groups(&shard).await)?;
+    let log = shard.borrow().log.clone();
+    board.meet(log.release_recovered().await.map_err(io))?;
+    started.damaged = board.notes().damage.clone();
+    let mut shard = shard.borrow_mut();
+    shard.starting = false;
+    started.partitions = shard.by_id.len();
+    Ok(started)
+}
+
+/// The directories of journals that this core looks after: its own, and those of cores that are no more.
+async fn journal_dirs<D: Disk>(disk: &D, settings: &ShardSettings) -> Result<Vec<PathBuf>, StartFailure> {
+    let mut dirs = vec![own_journal_dir(settings)];
+    for data_dir in &settings.data_dirs {
+        let journals = data_dir.join("journal");
+        for name in disk.list(&journals).await.map_err(io)? {
+            let core = name.to_str().and_then(|name| name.strip_prefix("core-")?.parse::<u16>().ok());
+            let dir = journals.join(&name);
+            let is_mine = core.is_some_and(|core| core % settings.core_count == settings.core.0);
+            if is_mine && !dirs.contains(&dir) {
+                dirs.push(dir);
+            }
+        }
+    }
+    Ok(dirs)
+}
+
+fn own_journal_dir(settings: &ShardSettings) -> PathBuf {
+    settings.data_dir.join("journal").join(format!("core-{}", settings.core.0))
+}
+
+async fn scan_journals<D: Disk>(
+    disk: &D,
+    settings: &ShardSettings,
+    board: &StartBoard,
+) -> Result<Vec<ScannedJournal>, StartFailure> {
+    let mut scanned = Vec::new();
+    for dir in journal_dirs(disk, settings).await? {
+        let journal = scan(disk, &dir).await.map_err(io)?;
+        let mut notes = board.notes();
+        for (id, partition) in &journal.partitions {
+            let newest = notes.newest.entry(*id).or_insert_with(|| (partition.generation, dir.clone()));
+            if partition.generation > newest.0 {
+                *newest = (partition.generation, dir.clone());
+            }
+        }
+        drop(notes);
+        scanned.push(journal);
+    }
+    Ok(scanned)
+}
+
+async fn recover_journals<D: Disk>(
+    disk: &D,
+    settings: &ShardSettings,
+    board: &StartBoard,
+    scanned: &[ScannedJournal],
+    started: &mut Started,
+) -> Result<(), StartFailure> {
+    for journal in scanned {
+        let newest: HashMap<PartitionId, (u32, PathBuf)> = board.notes().newest.clone();
+        let wanted = |id: PartitionId| newest.get(&id).is_some_and(|(_, dir)| *dir == journal.dir);
+        let mut producers: HashMap<PartitionId, Producers> = HashMap::new();
+        let mut bad_snapshots = Vec::new();
+        let data_dir = journal.dir.ancestors().nth(2).unwrap_or(&settings.data_dir).join("partitions");
+        let results = recover(disk, &data_dir, journal, wanted, |id, replay| match replay {
+            Replay::Checkpoint(blob) => match Producers::restore(blob) {
+                Ok(restored) => {
+                    producers.insert(id, restored);
+                }
+                Err(error) => bad_snapshots.push(format!("the producers of partition {id} cannot be read: {error:?}")),
+            },
+            Replay::Batch(header, _) => {
+                started.replayed_batches += 1;
+                if let Some(producers) = producers.get_mut(&id) {
+                    producers.replay(header, header.max_timestamp);
+                }
+            }
+        })
+        .await
+        .map_err(io)?;
+        if let Some(bad) = bad_snapshots.into_iter().next() {
+            return Err(StartFailure::Damaged(bad));
+        }
+        let mut notes = board.notes();
+        for (id, result) in results {
+            match result {
+                Ok(recovered) => {
+                    let none = || Producers::new(PRODUCERS_PER_PARTITION_MAX);
+                    let producers = producers.remove(&id).unwrap_or_else(none);
+                    notes.recovered.insert(id, RecoveredPartition { recovered, producers });
+                }
+                Err(damage) => notes.damage.push(damage.to_string()),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn open_shard<D: Disk>(
+    disk: &D,
+    settings: ShardSettings,
+    world: World,
+    scanned: &[ScannedJournal],
+) -> Result<Rc<RefCell<Shard<D>>>, StartFailure> {
+    let own = own_journal_dir(&settings);
+    let journal = scanned.iter().find(|journal| journal.dir == own).expect("the first of the list");
+    let salt = (world.random)() as u32;
+    let log = CoreLog::open(disk.clone(), settings.log.clone(), settings.core, journal, salt).await.map_err(io)?;
+    Ok(Rc::new_cyclic(|me| RefCell::new(Shard::new(disk.clone(), settings, world, log, me.clone()))))
+}
+
+impl<D: Disk> Shard<D> {
+    fn new(disk: D, settings: ShardSettings, world: World, log: CoreLog<D>, me: Weak<RefCell<Shard<D>>>) -> Shard<D> {
+        let groups = Groups::new(settings.groups.clone());
+        Shard {
+            core: settings.core,
+            settings,
+            disk,
+            world,
+            me,
+            image: Image::default(),
+            log,
+            partitions: Vec::new(),
+            vacant_slots: Vec::new(),
+            by_id: HashMap::new(),
+            by_log: HashMap::new(),
+            waiting_produces: Slab::default(),
+            backlog: VecDeque::new(),
+            waiting_fetches: Slab::default(),
+            fetch_origins: HashMap::new(),
+            fetch_waiters: FetchWaiters::default(),
+            ready_fetches: Vec::new(),
+            own: OwnAppends::default(),
+            controlling: Controlling::default(),
+            coordinating: Coordinating::new(groups),
+            producer_ids: ProducerIds::default(),
+            starting: true,
+            next_tick: Nanos(0),
+            disk_full: false,
+            outbox: Outbox { messages: Vec::new(), answers: Vec::new() },
+        }
+    }
+
+    /// Ends the shard in order: everything appended is written to the segments and checkpointed. Sets `done` when it is.
+    pub fn close(shard: &Rc<RefCell<Shard<D>>>, done: Rc<std::cell::Cell<bool>>) {
+        let me = shard.clone();
+        let (disk, log) = {
+            let shard = shard.borrow();
+            (shard.disk.clone(), shard.log.clone())
+        };
+        disk.spawn(async move {
+            let producers = |index| {
+                let shard = me.borrow();
+                let slot = shard.by_log.get(&index).copied();
+                slot.map_or_else(Vec::new, |slot| shard.partitions[slot as usize].state.producers().snapshot())
+            };
+            if let Err(error) = log.close(producers).await {
+                tracing::error!("the log could not be closed in order, the next start replays the journal: {error}");
+            }
+            done.set(true);
+        });
+    }
+}
+
+/// The controller's core: reads the metadata log, registers this broker in it, posts the image.
+async fn open_metadata<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, board: &StartBoard) -> Result<(), StartFailure> {
+    let id = PartitionId { topic: TopicId::METADATA, index: 0 };
+    let damaged = board.notes().damage.iter().find(|damage| damage.contains(&id.to_string())).cloned();
+    if let Some(damage) = damaged {
+        return Err(StartFailure::Damaged(damage));
+    }
+    let found = board.notes().recovered.remove(&id);
+    match found {
+        Some(found) => {
+            Shard::open_partition(shard, id, found).await.map_err(StartFailure::Io)?;
+            let commands = read_commands(shard, id).await?;
+            let mut this = shard.borrow_mut();
+            for command in &commands {
+                this.image.apply(command).map_err(|wrong| StartFailure::Damaged(format!("metadata log: {wrong:?}")))?;
+            }
+        }
+        None => Shard::create_partition(shard, id).await,
+    }
+    let commands = {
+        let this = shard.borrow();
+        let settings = &this.settings;
+        let mut commands = Vec::new();
+        if this.image.cluster_id().is_empty() {
+            commands.push(Command::InitCluster { cluster_id: settings.cluster_id.clone() });
+        }
+        let broker = this.image.broker_configs(settings.node, &settings.statics);
+        let controller = Controller { image: &this.image, broker };
+        let registered = controller.register_broker(settings.node, &settings.host, settings.port, settings.core_count);
+        commands.extend(registered.map_err(|refusal| io(refusal.message))?);
+        commands
+    };
+    if !commands.is_empty() {
+        let now = (shard.borrow().world.now)();
+        shard.borrow_mut().begin_commands(None, commands, Controlled::Done(vec![]), now);
+        let log = shard.borrow().log.clone();
+        log.until(|| shard.borrow().controlling.is_idle()).await;
+    }
+    board.notes().image = Some(Arc::new(shard.borrow().image.snapshot()));
+    Ok(())
+}
+
+async fn read_commands<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, id: PartitionId) -> Result<Vec<Command>, StartFailure> {
+    let mut commands = Vec::new();
+    let mut bad = None;
+    for_each_record(shard, id, |_, value| match Command::decode(value.unwrap_or_default()) {
+        Ok(command) => commands.push(command),
+        Err(error) => bad = Some(format!("a command of the metadata log cannot be read: {error:?}")),
+    })
+    .await?;
+    match bad {
+        Some(bad) => Err(StartFailure::Damaged(bad)),
+        None => Ok(commands),
+    }
+}
+
+/// Reads all records of a partition that the broker writes itself.
+async fn for_each_record<D: Disk>(
+    shard: &Rc<RefCell<Shard<D>>>,
+    id: PartitionId,
+    mut each: impl FnMut(Option<&[u8]>, Option<&[u8]>),
+) -> Result<(), StartFailure> {
+    let (log, disk, index, end) = {
+        let this = shard.borrow();
+        let Some(slot) = this.slot(id) else { return Ok(()) };
+        let partition = &this.partitions[slot as usize];
+        (this.log.clone(), this.disk.clone(), partition.log, partition.watermark.high_watermark())
+    };
+    let read = replay_log(&log, &disk, index, end, |batch| {
+        records(batch).for_each(|record| each(record.key, record.value));
+    });
+    read.await.map_err(|error| io(format!("partition {id}: {error}")))
+}
+
+/// Cores other than the controller's take the image over.
+fn take_image<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, commands: &[Command]) -> Result<(), StartFailure> {
+    let mut this = shard.borrow_mut();
+    if this.core != CONTROLLER_CORE {
+        let image = Image::from_snapshot(commands, commands.len() as u64);
+        this.image = image.map_err(|wrong| StartFailure::Damaged(format!("metadata: {wrong:?}")))?;
+    }
+    Ok(())
+}
+
+/// Opens what this core owns: as recovered, or empty where a topic was made just before the end.
+async fn open_partitions<D: Disk>(
+    shard: &Rc<RefCell<Shard<D>>>,
+    board: &StartBoard,
+    started: &mut Started,
+) -> Result<(), StartFailure> {
+    let owned: Vec<PartitionId> = {
+        let this = shard.borrow();
+        let topics = this.image.topics();
+        topics
+            .flat_map(|topic| {
+                let partitions = (0..).zip(&topic.partitions).filter(|(_, partition)| this.owns(partition));
+                partitions.map(|(index, _)| PartitionId { topic: topic.id, index }).collect::<Vec<_>>()
+            })
+            .filter(|id| !is_metadata(*id))
+            .collect()
+    };
+    for id in owned {
+        let (found, damaged) = {
+            let mut notes = board.notes();
+            let damaged = notes.damage.iter().any(|damage| damage.contains(&id.to_string()));
+            (notes.recovered.remove(&id), damaged)
+        };
+        match found {
+            // It is not served: its clients are told, and the operator has been.
+            None if damaged => {}
+            Some(found) => {
+                Shard::open_partition(shard, id, found).await.map_err(StartFailure::Io)?;
+                started.recovered += 1;
+            }
+            None => Shard::create_partition(shard, id).await,
+        }
+    }
+    Ok(())
+}
+
+/// Replays the groups whose offsets partitions this core owns.
+async fn load_groups<D: Disk>(shard: &Rc<RefCell<Shard<D>>>) -> Result<(), StartFailure> {
+    let owned: Vec<PartitionId> = {
+        let this = shard.borrow();
+        let Some(topic) = this.image.topic_by_name(CONSUMER_OFFSETS) else { return Ok(()) };
+        let partitions = (0..).zip(&topic.partitions).filter(|(_, partition)| this.owns(partition));
+        partitions.map(|(index, _)| PartitionId { topic: topic.id, index }).collect()
+    };
+    for id in owned {
+        Shard::load_group_partition(shard, id).await?;
+    }
+    Ok(())
+}
+
+impl<D: Disk> Shard<D> {
+    /// Replays one partition of `__consumer_offsets` into the coordinator.
+    pub(super) async fn load_group_partition(
+        shard: &Rc<RefCell<Shard<D>>>,
+        id: PartitionId,
+    ) -> Result<(), StartFailure> {
+        let now = (shard.borrow().world.now)();
+        shard.borrow_mut().group_step(Input::LoadStarted(id.index), now);
+        let target = shard.clone();
+        for_each_record(shard, id, |key, value| {
+            let Some(key) = key else { return };
+            let (key, value) = (Bytes::copy_from_slice(key), value.map(Bytes::copy_from_slice));
+            let replayed = target.borrow_mut().coordinating.groups.replay(id.index, &key, value.as_ref());
+            if let Err(error) = replayed {
+                tracing::warn!(partition = id.index, ?error, "a record of __consumer_offsets is passed over");
+            }
+        })
+        .await?;
+        let now = (shard.borrow().world.now)();
+        shard.borrow_mut().group_step(Input::LoadFinished(id.index), now);
+        Ok(())
+    }
+}
+
