@@ -15,7 +15,7 @@ use crate::ports::{Disk, Piece};
 use crate::protocol::messages::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use crate::protocol::writer::Records;
 use crate::shard::Shard;
-use crate::shard::commands::{Answer, Command, Fetch, FetchPart, Fetched, Origin};
+use crate::shard::commands::{Answer, Command, Fetch, FetchPart, Fetched};
 
 /// The longest that a fetch may wait, whatever it asks for.
 const WAIT_MS_MAX: i32 = 5 * 60 * 1000;

@@ -82,6 +82,7 @@ impl<D: Disk> CoreLog<D> {
             let log = self.clone();
             match errand.chore {
                 Chore::Create => state.disk.spawn(async move { log.create_segment(errand).await }),
+                Chore::Allocate => state.disk.spawn(async move { log.allocate_segment(errand).await }),
                 Chore::Sync => state.disk.spawn(async move { log.sync_segment(errand).await }),
             }
         }
@@ -146,6 +147,39 @@ impl<D: Disk> CoreLog<D> {
         };
         disk.sync_dir(dir).await?;
         Ok(file)
+    }
+
+    async fn allocate_segment(&self, errand: Errand) {
+        let Errand { log, serial, segment: base, .. } = errand;
+        let (file, from, to, path) = {
+            let mut state = self.0.state.borrow_mut();
+            let Some(partition) = state.log_of(log, serial) else { return };
+            let path = dir::segment_path(&partition.dir, base);
+            let Some(segment) = partition.segment_mut(base) else { return };
+            let (SegmentFile::Open(file), Some(to)) = (&segment.file, segment.allocating) else { return };
+            (file.clone(), segment.allocated, to, path)
+        };
+        let mut outcome = self.0.disk.allocate(&file, from, to - from).await;
+        if outcome.is_ok() {
+            outcome = self.0.disk.set_file_bytes(&file, to).await;
+        }
+        match outcome {
+            // Without room ahead the writes themselves will tell what fits.
+            Err(error) if !is_disk_full(&error) => return self.fail("grow the segment", &path, &error),
+            _ => {}
+        }
+        let mut state = self.0.state.borrow_mut();
+        let State { slots, writer, .. } = &mut *state;
+        let partition = slots[log.0 as usize].as_mut().filter(|partition| partition.serial == serial);
+        let Some(partition) = partition else { return };
+        if let Some(segment) = partition.segment_mut(base) {
+            segment.allocating = None;
+            segment.allocated = to;
+        }
+        writer.enqueue(log, partition);
+        state.after_write(log, serial);
+        drop(state);
+        self.0.signal.notify();
     }
 
     async fn sync_segment(&self, errand: Errand) {

@@ -140,8 +140,10 @@ impl<D: Disk> State<D> {
         let rest = &batch[REWRITTEN_BYTES..];
         let record = record_header(Kind::Append, partition, partition.end_offset, batch.len());
         let written = commits.push(record, &prefix, [&head, rest]);
+        let segments = partition.segments.len();
         writer.tail_bytes += partition.append(disk, (header, &head, rest), base_offset, leader_epoch, now.wall_ms);
         writer.dirty_bytes += batch.len() as u64;
+        counters.segments_rolled += (partition.segments.len() - segments) as u64;
         counters.appends += 1;
         counters.append_bytes += batch.len() as u64;
 
@@ -163,13 +165,7 @@ impl<D: Disk> State<D> {
     ///
     /// # Errors
     /// As `append`; records that free journal space find room where appends do not.
-    pub fn append_control(
-        &mut self,
-        log: LogIndex,
-        kind: Kind,
-        offset: Offset,
-        payload: &[u8],
-    ) -> Result<(), Refused> {
+    pub fn append_control(&mut self, log: LogIndex, kind: Kind, offset: Offset, payload: &[u8]) -> Result<(), Refused> {
         if self.failed.is_some() {
             return Err(Refused::Failed);
         }
@@ -346,12 +342,7 @@ impl<D: Disk> CoreLog<D> {
     ///
     /// # Errors
     /// The write failed: nothing of it is acknowledged, and the core must stop (D5).
-    pub fn on_completion(
-        &self,
-        completion: DiskCompletion,
-        now: Now,
-        durable: &mut Vec<Durable>,
-    ) -> Result<(), Fatal> {
+    pub fn on_completion(&self, completion: DiskCompletion, now: Now, durable: &mut Vec<Durable>) -> Result<(), Fatal> {
         let mut state = self.0.state.borrow_mut();
         state.now = now;
         if let Some(fatal) = &state.failed {
@@ -378,8 +369,20 @@ impl<D: Disk> CoreLog<D> {
         Ok(())
     }
 
+    /// Bytes that the files of the journal take on disk.
+    pub fn journal_bytes_on_disk(&self) -> u64 {
+        self.0.state.borrow().ring.bytes_on_disk()
+    }
+
+    /// Log start offset and end offset; the end counts what is not durable yet. `None` where the partition was dropped.
+    pub fn offsets(&self, log: LogIndex) -> Option<(Offset, Offset)> {
+        let state = self.0.state.borrow();
+        state.log(log).map(|partition| (partition.start_offset, partition.end_offset))
+    }
+
     /// What the log has done so far.
     pub fn counters(&self) -> Counters {
-        self.0.state.borrow().counters
+        let state = self.0.state.borrow();
+        Counters { pieces: state.writer.pieces, piece_bytes: state.writer.piece_bytes, ..state.counters }
     }
 }

@@ -4,7 +4,7 @@ use super::core::{CoreLog, State};
 use super::dir;
 use super::error::{LogError, Refused};
 use super::partition::{Mark, Place};
-use super::segment::load::{BatchWalk, load};
+use super::segment::load::{BatchWalk, Loaded, load};
 use super::{LogIndex, partition::PartitionLog};
 use crate::base::ids::Offset;
 use crate::ports::{Disk, OpenMode};
@@ -62,15 +62,20 @@ impl<D: Disk> CoreLog<D> {
         if let Some(damage) = loaded.damage {
             return Err(LogError::Damaged(damage));
         }
+        self.adopt_index(log, serial, base, loaded);
+        self.save_index(log, serial, base).await;
+        Ok(())
+    }
+
+    fn adopt_index(&self, log: LogIndex, serial: u64, base: Offset, loaded: Loaded) {
         let mut state = self.0.state.borrow_mut();
         if loaded.index_sealed {
             state.counters.indexes_loaded += 1;
         } else {
             state.counters.indexes_rebuilt += 1;
         }
-        let Some(segment) = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base)) else {
-            return Ok(());
-        };
+        let segment = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base));
+        let Some(segment) = segment.filter(|segment| segment.index.is_none()) else { return };
         segment.index_saved = if loaded.index_sealed { loaded.index.entries().len() } else { 0 };
         segment.index_sealed = loaded.index_sealed;
         // Padding behind the last batch is not part of the segment.
@@ -80,9 +85,6 @@ impl<D: Disk> CoreLog<D> {
         let index_bytes = loaded.index.memory_bytes();
         segment.index = Some(loaded.index);
         state.cache_index(log, serial, base, index_bytes);
-        drop(state);
-        self.save_index(log, serial, base).await;
-        Ok(())
     }
 
     /// Looks into the file for the batch boundary at `limit`, where the index alone is too coarse.
@@ -141,10 +143,7 @@ enum Unloaded {
     Needed,
 }
 
-fn unload<D: Disk>(
-    slots: &mut [Option<PartitionLog<D>>],
-    (log, serial, base): (LogIndex, u64, Offset),
-) -> Unloaded {
+fn unload<D: Disk>(slots: &mut [Option<PartitionLog<D>>], (log, serial, base): (LogIndex, u64, Offset)) -> Unloaded {
     let partition = slots[log.0 as usize].as_mut().filter(|partition| partition.serial == serial);
     let Some(segment) = partition.and_then(|partition| partition.segment_mut(base)) else {
         return Unloaded::Bytes(0);

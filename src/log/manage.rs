@@ -257,12 +257,7 @@ async fn load_partition<D: Disk>(
 }
 
 /// The last segment, ready to be appended to: its last partial block is in memory.
-async fn load_active<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    id: PartitionId,
-    base: i64,
-) -> Result<Segment<D>, LogError> {
+async fn load_active<D: Disk>(disk: &D, dir: &Path, id: PartitionId, base: i64) -> Result<Segment<D>, LogError> {
     let loaded = load(disk, dir, id, base).await?;
     if let Some(damage) = loaded.damage {
         return Err(LogError::Damaged(damage));

@@ -1,5 +1,22 @@
-//! One core's log: durable appends for all partitions of a core, over the `ports::Disk`.
-#![allow(missing_docs)]
+//! One core's log: its journal, and the partitions that live on it. Runs over `ports::Disk`, on one core, without a clock of its own.
+//!
+//! An append is copied into the open commit of the core's journal and into the partition's tail. At the end of a turn the commit is
+//! written with one durable write; its completion is what makes the records durable, for all partitions at once. Off that path the tail
+//! is written to the partition's segments, and a journal file is used again when the segments no longer need it.
+//!
+//! **Starting.** `scan` each journal directory → where two journals name a partition, the higher generation is right → `recover`
+//! on some core, with `replay` giving the shard what its own state needs → [`CoreLog::open`] → `open_partition` / `create` on the owner →
+//! `until_durable` everywhere → `release_recovered`. Turns must run meanwhile.
+//!
+//! **Hot calls** (never wait): [`CoreLog::append`], [`CoreLog::end_of_turn`], [`CoreLog::on_completion`] for every completion of a
+//! hot write, [`CoreLog::read`]. Once a turn `take_checkpoints_due` → `checkpoint` with the shard's blob for each.
+//!
+//! **Calls that wait**, for tasks beside the turn loop: `load` after `ReadError::NotLoaded`, `find_by_timestamp`,
+//! `find_max_timestamp`, `close`. They need turns and completions to go on.
+//!
+//! By file: `core` (state, hot calls) → `journal/commit` (group commit) → `journal/ring` (files) · `partition`, `segment/*` (tail, index,
+//! positions) → `writer` (tail to segment) → `background` (tasks) · `reader`, `loading`, `lookup` · `manage` (open, close) ·
+//! `journal/scan` → `recovery`.
 
 mod access;
 mod tmp;
@@ -10,6 +27,7 @@ mod dir;
 mod error;
 mod journal;
 mod loading;
+mod lookup;
 mod manage;
 mod partition;
 mod reader;
@@ -26,8 +44,8 @@ pub use dir::{parse_partition_dir_name, partition_dir_name};
 pub use error::{Damage, Fatal, LogError, ReadError, Refused};
 pub use journal::format::EpochStart;
 pub use journal::scan::{ScannedJournal, ScannedPartition, scan};
-pub use crate::ports::Piece;
 pub use reader::Read;
+pub use crate::ports::Piece;
 pub use recovery::{Recovered, Replay, recover, recover_from_segments};
 pub use settings::{JOURNAL_FILE_BYTES_MIN, LogSettings, PartitionSettings};
 

@@ -1,8 +1,8 @@
 //! One partition's log as this core holds it: offsets, segments, leader epochs, and which journal files still owe it. Submits nothing itself.
 
 use super::journal::format::{Checkpoint, EpochStart};
-use super::segment::Segment;
 use super::segment::tail::CHUNK_BYTES_MIN;
+use super::segment::{Segment, SegmentFile};
 use super::settings::PartitionSettings;
 use crate::base::batch::BatchHeader;
 use crate::base::ids::{Offset, PartitionId};
@@ -53,8 +53,10 @@ pub(crate) struct PartitionLog<D: Disk> {
     pub durable: Mark,
     /// Oldest first; never empty.
     pub segments: VecDeque<Segment<D>>,
-    /// All segments with a smaller base offset are durable.
+    /// All segments with a smaller base offset are durable …
     pub clean_before: Offset,
+    /// … and closed.
+    closed_before: Offset,
     pub epochs: Vec<EpochStart>,
     /// Journal files with bytes that are not durable in a segment: file sequence, end of those bytes.
     pub unflushed: VecDeque<(u32, Place)>,
@@ -95,6 +97,7 @@ impl<D: Disk> PartitionLog<D> {
             durable: Mark { offset: start, place },
             segments: VecDeque::from([Segment::new(start)]),
             clean_before: start,
+            closed_before: start,
             epochs: Vec::new(),
             unflushed: VecDeque::new(),
             checkpoint_file: None,
@@ -185,6 +188,15 @@ impl<D: Disk> PartitionLog<D> {
         self.end_place()
     }
 
+    /// All segments with a smaller base offset are durable and closed for writing.
+    pub fn closed_before(&mut self) -> Offset {
+        let closed = self.closed_before;
+        let from = self.segments.partition_point(|segment| segment.base_offset < closed);
+        let open = self.segments.range(from..).find(|segment| !matches!(segment.file, SegmentFile::Closed));
+        self.closed_before = open.map_or(closed, |segment| segment.base_offset);
+        self.closed_before
+    }
+
     /// A batch boundary at or before `synced`, with its offset.
     pub fn synced_mark(&mut self) -> Mark {
         let place = self.synced();
@@ -224,11 +236,6 @@ impl<D: Disk> PartitionLog<D> {
             self.hints[self.next_hint] = Some(mark);
             self.next_hint = (self.next_hint + 1) % HINTS;
         }
-    }
-
-    /// Forgets what `remember` knows of offsets beyond `end`.
-    pub fn forget_hints(&mut self) {
-        self.hints = [None; HINTS];
     }
 
     /// The place of `offset` if it is the end of the log, of its durable part, or of a recent read.

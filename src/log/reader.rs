@@ -9,7 +9,6 @@ use super::segment::format::FIRST_BATCH_AT;
 use crate::base::batch::{BatchHeader, HEADER_BYTES};
 use crate::base::ids::Offset;
 use crate::ports::{Disk, Piece};
-use bytes::Bytes;
 
 /// Whole batches, in order. The first may begin before the offset asked for; clients skip what they did not ask for.
 #[derive(Clone, Debug)]

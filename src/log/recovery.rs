@@ -153,10 +153,12 @@ impl<D: Disk> Repair<D> {
             Kind::StartOffset if is_later => {
                 self.recovered.start_offset = self.recovered.start_offset.max(record.offset);
             }
-            Kind::Truncate if !is_later && record.offset > self.checkpoint.segment_end_offset => {
-                if record.offset < self.recovered.end_offset {
-                    self.cut(disk, record.offset).await?;
-                }
+            Kind::Truncate
+                if !is_later
+                    && record.offset > self.checkpoint.segment_end_offset
+                    && record.offset < self.recovered.end_offset =>
+            {
+                self.cut(disk, record.offset).await?;
             }
             Kind::Append => {
                 let header = BatchHeader::read(payload).expect("the record was checked");
@@ -208,12 +210,7 @@ impl<D: Disk> Repair<D> {
     }
 
     fn damage(&self, what: String) -> Damage {
-        Damage {
-            path: self.recovered.dir.display().to_string(),
-            position: 0,
-            partition: Some(self.recovered.id),
-            what,
-        }
+        Damage { path: self.recovered.dir.display().to_string(), position: 0, partition: Some(self.recovered.id), what }
     }
 
     /// Finds where `offset` begins in the segments, at or behind what the checkpoint vouches for, and cuts them there.
@@ -249,7 +246,8 @@ impl<D: Disk> Repair<D> {
         }
         if self.damage.is_none() && self.recovered.end_offset < self.checkpoint.end_offset {
             let (end, expected) = (self.recovered.end_offset, self.checkpoint.end_offset);
-            self.damage = Some(self.damage(format!("the log ends at offset {end}, durable were all before {expected}")));
+            self.damage =
+                Some(self.damage(format!("the log ends at offset {end}, durable were all before {expected}")));
         }
         if let Some(damage) = self.damage {
             return Ok(Err(damage));
@@ -301,11 +299,7 @@ async fn find_end<D: Disk>(
             if header.next_offset() > offset {
                 break;
             }
-            end = End {
-                segment: base,
-                position: position + header.batch_bytes() as u64,
-                offset: header.next_offset(),
-            };
+            end = End { segment: base, position: position + header.batch_bytes() as u64, offset: header.next_offset() };
         }
     }
     Ok(Ok(end))

@@ -22,6 +22,10 @@ use std::collections::VecDeque;
 const PIECES_PER_SEGMENT_MAX: usize = 4;
 /// Less than this is copied and padded to one write of its own; more goes straight from its chunk.
 const COPY_BYTES_MAX: u64 = 64 << 10;
+/// Busy segments' files are grown in steps of this: writes within a file need no new size and leave it in one stretch …
+const ALLOCATE_BYTES: u64 = 64 << 20;
+/// … when less than this is left.
+const ALLOCATE_AHEAD_BYTES: u64 = 32 << 20;
 
 /// A piece on its way, by the token of its write.
 struct InFlight {
@@ -36,6 +40,8 @@ struct InFlight {
 pub(crate) enum Chore {
     /// Make the segment's file.
     Create,
+    /// Grow it ahead of its content.
+    Allocate,
     /// `fdatasync` it.
     Sync,
 }
@@ -74,8 +80,9 @@ pub(crate) struct Writer<D: Disk> {
     pub evictable: VecDeque<Evictable>,
     /// The last write of a segment found the disk full; nothing is written until `retry`.
     pub disk_full: bool,
-    pieces: u64,
-    piece_bytes: u64,
+    /// Segment writes so far, and their bytes.
+    pub pieces: u64,
+    pub piece_bytes: u64,
     marker: std::marker::PhantomData<D>,
 }
 
@@ -130,15 +137,6 @@ impl<D: Disk> Writer<D> {
             return Ok(());
         }
         Err(if self.disk_full { Refused::DiskFull } else { Refused::Backlog })
-    }
-
-    pub fn is_idle(&self) -> bool {
-        self.in_flight.is_empty()
-    }
-
-    /// Pieces written and their bytes, for the counters.
-    pub fn written(&self) -> (u64, u64) {
-        (self.pieces, self.piece_bytes)
     }
 
     pub fn enqueue(&mut self, log: LogIndex, partition: &mut PartitionLog<D>) {
@@ -212,6 +210,7 @@ impl<D: Disk> Writer<D> {
             let forced = partition.is_forced(retire_through);
             match next_step(disk, partition, forced) {
                 Step::Write(plan) => {
+                    self.allocate_ahead(log, partition, &plan);
                     self.submit(disk, log, partition, plan);
                     self.enqueue(log, partition);
                     rounds += 1;
@@ -226,17 +225,32 @@ impl<D: Disk> Writer<D> {
         }
     }
 
+    /// Has the file of a busy segment grown.
+    fn allocate_ahead(&mut self, log: LogIndex, partition: &mut PartitionLog<D>, plan: &Plan<D::Buffer>) {
+        let serial = partition.serial;
+        let bytes_max = partition.settings.segment_bytes + FIRST_BATCH_AT;
+        let segment = partition.segment_mut(plan.segment).expect("planned for this segment");
+        let is_busy = plan.bytes >= SEGMENT_PIECE_BYTES && !segment.sealed;
+        let target = block_floor(bytes_max.min(segment.allocated.max(plan.end) + ALLOCATE_BYTES));
+        let is_short = plan.end + ALLOCATE_AHEAD_BYTES > segment.allocated && target > segment.allocated.max(plan.end);
+        if is_busy && is_short && segment.allocating.is_none() {
+            segment.allocating = Some(target);
+            self.errands.push(Errand { chore: Chore::Allocate, log, serial, segment: plan.segment });
+        }
+    }
+
     /// Asks for a sync of what is written and not synced, where someone waits for it.
     pub fn want_syncs(&mut self, log: LogIndex, partition: &mut PartitionLog<D>, retire_through: Option<u32>) {
-        let (clean, serial) = (partition.clean_before, partition.serial);
+        let (closed, serial) = (partition.closed_before(), partition.serial);
         // Only when all that is to be written is: one sync for all of it.
         let (written, synced) = (partition.written(), partition.synced());
         let target = partition.target(retire_through).filter(|target| synced < *target && *target <= written);
-        let from = partition.segments.partition_point(|segment| segment.base_offset < clean);
+        let from = partition.segments.partition_point(|segment| segment.base_offset < closed);
         for segment in partition.segments.range_mut(from..) {
             let finished = segment.sealed && segment.written == segment.bytes;
             let wanted = finished || target.is_some_and(|target| segment.base_offset <= target.segment);
-            if wanted && segment.synced < segment.written && !segment.syncing && segment.is_open() {
+            let lacks = segment.synced < segment.written || finished;
+            if wanted && lacks && !segment.syncing && segment.is_open() && segment.allocating.is_none() {
                 segment.syncing = true;
                 self.errands.push(Errand { chore: Chore::Sync, log, serial, segment: segment.base_offset });
             }
@@ -280,6 +294,9 @@ fn plan_piece<D: Disk>(disk: &D, segment: &Segment<D>, limit: u64, forced: bool)
         return None;
     }
     let chunk = segment.tail.at(position).expect("what is not written is in the tail");
+    if segment.allocating.is_some_and(|allocating| chunk.end() > allocating) {
+        return None;
+    }
     let chunk_end = chunk.end().min(limit);
     let aligned_end = block_floor(chunk_end);
     let is_whole = chunk.is_full() && chunk_end == chunk.end();

@@ -487,6 +487,7 @@ impl Server {
 
     /// Moves on towards the end, once it was asked for.
     fn advance_phase(&mut self, now: Now) {
+        let before = self.phase;
         match self.phase {
             Phase::Serving if self.stop.load(Ordering::Relaxed) => {
                 self.listeners.clear();
@@ -501,6 +502,9 @@ impl Server {
             }
             Phase::Closing if self.closed.get() => self.phase = Phase::Closed,
             _ => {}
+        }
+        if self.phase != before {
+            self.advance_phase(now);
         }
     }
 

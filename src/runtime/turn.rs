@@ -56,8 +56,12 @@ pub async fn run(core: &mut impl Turn, ring: &Ring, tasks: &Tasks) -> TurnCounte
     let mut counters = TurnCounters::default();
     let mut completions = Vec::new();
     let mut next = Next::Now;
+    let mut polls = tasks.polls();
     loop {
-        let timeout = if tasks.runnable() > 0 { None } else { sleep_time(next, clock.now().mono) };
+        // What a background task has done since the last turn may be waiting for this one.
+        let news = tasks.runnable() > 0 || tasks.polls() != polls;
+        let timeout = if news { None } else { sleep_time(next, clock.now().mono) };
+        polls = tasks.polls();
         ring.enter(timeout);
         let began = clock.now();
         let any = ring.reap(&mut completions);

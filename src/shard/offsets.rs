@@ -8,6 +8,7 @@ use crate::base::ids::Offset;
 use crate::base::record::records;
 use crate::base::time::TimestampMs;
 use crate::ports::Disk;
+use bytes::Bytes;
 
 impl<D: Disk> Shard<D> {
     /// Answers at once where no batch must be read; else a background task does.
@@ -95,10 +96,12 @@ async fn find<D: Disk>(
     none: ListedOffset,
 ) -> ListedOffset {
     let found = match part.spec {
-        OffsetSpec::At(timestamp) => log.find_by_timestamp(index, timestamp, limit).await,
-        _ => log.find_max_timestamp(index, limit).await,
+        OffsetSpec::At(timestamp) => log.find_by_timestamp(index, timestamp, log.start_offset(index)).await,
+        _ => log.find_max_timestamp(index).await,
     };
-    match found {
+    // What is not visible yet cannot be asked for.
+    let is_visible = |batch: &Bytes| BatchHeader::read(batch).is_some_and(|header| header.next_offset() <= limit);
+    match found.map(|batch| batch.filter(is_visible)) {
         Ok(None) => none,
         Ok(Some(batch)) => {
             let at = match part.spec {

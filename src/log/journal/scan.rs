@@ -118,7 +118,12 @@ pub async fn scan<D: Disk>(disk: &D, dir: &Path) -> Result<ScannedJournal, LogEr
         let Some(header) = FileHeader::decode(&block) else { continue };
         if header.format_version != format::FORMAT_VERSION {
             let what = format!("journal format {} is not known to this version", header.format_version);
-            return Err(LogError::Damaged(Damage { path: path.display().to_string(), position: 0, partition: None, what }));
+            return Err(LogError::Damaged(Damage {
+                path: path.display().to_string(),
+                position: 0,
+                partition: None,
+                what,
+            }));
         }
         journal.next_file_sequence = journal.next_file_sequence.max(header.file_sequence + 1);
         files.push((header, path));
@@ -261,10 +266,10 @@ impl<D: Disk> Scanner<'_, D> {
             let from = if at_file == file { stopped.next_multiple_of(BLOCK) } else { FIRST_COMMIT_AT };
             let mut search = Search::begin(self.disk, &self.files[at_file], from).await?;
             while let Some((position, record)) = search.next().await? {
-                if record.sequence == expected {
+                if record.sequence == expected && (at_file, position) != (file, stopped) {
                     return Ok(Resume::Whole(at_file, position));
                 }
-                if record.sequence < expected {
+                if record.sequence <= expected {
                     continue;
                 }
                 // Everything from the first record behind the gap on is good again once it is known that the gap was durable.

@@ -112,10 +112,12 @@ impl<'a, D: Disk> BatchWalk<'a, D> {
             }
         }
     }
+}
 
-    /// Size of the file when the walk began.
-    pub fn file_bytes(&self) -> u64 {
-        self.window.bytes
+impl<D: Disk> BatchWalk<'_, D> {
+    /// All bytes of a batch that `next` has named.
+    pub async fn batch(&mut self, position: u64, header: &BatchHeader) -> Result<bytes::Bytes, LogError> {
+        self.window.at(position, header.batch_bytes()).await
     }
 }
 

@@ -65,8 +65,10 @@ pub(crate) struct Segment<D: Disk> {
     pub first_append_ms: Option<TimestampMs>,
     /// No more is appended.
     pub sealed: bool,
-    /// Blocks reserved for the file.
+    /// Size to which the file was grown ahead of its content, with blocks.
     pub allocated: u64,
+    /// … or is being grown; nothing may be written beyond it meanwhile.
+    pub allocating: Option<u64>,
     /// An `fdatasync` is on its way.
     pub syncing: bool,
     /// Turn of its last read, for the index cache.
@@ -95,6 +97,7 @@ impl<D: Disk> Segment<D> {
             first_append_ms: None,
             sealed: false,
             allocated: 0,
+            allocating: None,
             syncing: false,
             last_read: 0,
         }
@@ -122,7 +125,13 @@ impl<D: Disk> Segment<D> {
     }
 
     /// Whether the next batch must go to another segment.
-    pub fn is_full(&self, header: &BatchHeader, base_offset: Offset, settings: &PartitionSettings, now_ms: i64) -> bool {
+    pub fn is_full(
+        &self,
+        header: &BatchHeader,
+        base_offset: Offset,
+        settings: &PartitionSettings,
+        now_ms: i64,
+    ) -> bool {
         if self.data_bytes() == 0 {
             return false;
         }

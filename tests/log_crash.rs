@@ -1,0 +1,355 @@
+//! Goal: whatever was reported durable is there after any crash, byte for byte, at its offset; and nothing else is served as if it were.
+
+mod sim;
+
+use ringlog::base::batch::BatchHeader;
+use ringlog::base::ids::{CoreIndex, Offset, PartitionId, TopicId};
+use ringlog::base::record::BatchBuilder;
+use ringlog::log::{
+    CoreLog, Counters, LogIndex, LogSettings, Opening, PartitionSettings, Piece, ReadError, Refused, Replay,
+    partition_dir_name, recover, scan,
+};
+use ringlog::ports::Disk;
+use sim::disk::SimDisk;
+use sim::rng::Rng;
+use sim::world::World;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+const DATA: &str = "/data/partitions";
+const JOURNAL: &str = "/data/journal-of-core-0";
+
+/// What a partition must hold.
+#[derive(Default)]
+struct Model {
+    /// Base offset, next offset, bytes as stored.
+    batches: Vec<(Offset, Offset, Vec<u8>)>,
+    end: Offset,
+    durable: Offset,
+    log: Option<LogIndex>,
+}
+
+struct Run {
+    world: World,
+    models: HashMap<PartitionId, Model>,
+    settings: LogSettings,
+    partition: PartitionSettings,
+}
+
+fn small_settings() -> LogSettings {
+    LogSettings {
+        journal_file_bytes: 256 << 10,
+        journal_bytes: 1 << 20,
+        backlog_bytes: 128 << 10,
+        tail_bytes: 1 << 20,
+        pieces_in_flight_max: 3,
+        index_cache_bytes: 2 << 10,
+        flush_age_ms: 50,
+        delete_delay_ms: 20,
+    }
+}
+
+fn id(index: i32) -> PartitionId {
+    PartitionId { topic: TopicId([3; 16]), index }
+}
+
+fn opening(id: PartitionId, settings: PartitionSettings) -> Opening {
+    Opening { dir: Path::new(DATA).join(partition_dir_name("topic", id)), settings }
+}
+
+fn batch(rng: &mut Rng, timestamp: i64) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(timestamp);
+    for _ in 0..1 + rng.below(3) {
+        let size = match rng.below(20) {
+            0 => 20_000 + rng.below(60_000),
+            1..4 => rng.below(9_000),
+            _ => rng.below(200),
+        };
+        let value = rng.bytes(size);
+        builder.push(timestamp, None, Some(&value));
+    }
+    builder.finish()
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let mut world = World::new(seed);
+        let segment_bytes = [40 << 10, 150 << 10, 1 << 30][world.rng.below(3)];
+        let partition = PartitionSettings { segment_bytes, ..PartitionSettings::default() };
+        Run { world, models: HashMap::new(), settings: small_settings(), partition }
+    }
+
+    /// Recovers what is there, opens it, and checks it against the models.
+    fn start(&mut self) {
+        let world = &mut self.world;
+        let disk = world.disk.clone();
+        let scanned = world.run(scan(&disk, Path::new(JOURNAL))).expect("scan");
+        assert!(scanned.damage.is_empty(), "a crash is no damage: {:?}", scanned.damage);
+        let mut replayed: HashMap<PartitionId, Vec<Offset>> = HashMap::new();
+        let recovered = world
+            .run(recover(
+                &disk,
+                Path::new(DATA),
+                &scanned,
+                |_| true,
+                |id, replay| {
+                    let batches = replayed.entry(id).or_default();
+                    if let Replay::Batch(header, _) = replay {
+                        batches.push(header.base_offset);
+                    }
+                },
+            ))
+            .expect("recover");
+        let salt = world.rng.next() as u32;
+        let log = world.run(CoreLog::open(disk, self.settings.clone(), CoreIndex(0), &scanned, salt)).expect("open");
+        world.log = Some(log.clone());
+        let mut found = HashMap::new();
+        for (id, recovered) in recovered {
+            let recovered = recovered.expect("no damage");
+            assert!(replayed[&id].windows(2).all(|pair| pair[0] < pair[1]));
+            let end = recovered.end_offset;
+            let index = world.run(log.open_partition(recovered, self.partition, b"producers")).expect("open partition");
+            found.insert(id, (index, end));
+        }
+        world.run(log.until_durable()).expect("checkpoints");
+        if world.rng.one_in(4) {
+            return self.adopt(found, false);
+        }
+        world.run(log.release_recovered()).expect("release");
+        self.adopt(found, true);
+    }
+
+    fn adopt(&mut self, found: HashMap<PartitionId, (LogIndex, Offset)>, check: bool) {
+        for (id, model) in &mut self.models {
+            let Some(&(log, end)) = found.get(id) else {
+                assert_eq!(model.durable, 0, "{id} is lost");
+                model.batches.clear();
+                model.end = 0;
+                model.log = None;
+                continue;
+            };
+            assert!(end >= model.durable, "{id}: durable up to {}, found up to {end}", model.durable);
+            assert!(end <= model.end, "{id}: more than was ever appended");
+            model.batches.retain(|batch| batch.1 <= end);
+            assert_eq!(model.batches.last().map_or(0, |batch| batch.1), end, "{id} ends within a batch");
+            model.end = end;
+            model.durable = end;
+            model.log = Some(log);
+        }
+        if check {
+            self.check();
+        }
+    }
+
+    /// Reads everything back.
+    fn check(&mut self) {
+        let log = self.world.log.clone().expect("started");
+        let models = std::mem::take(&mut self.models);
+        for (id, model) in &models {
+            let Some(index) = model.log else { continue };
+            let mut offset = 0;
+            while offset < model.end {
+                let max_bytes = self.world.rng.below(50_000);
+                let bytes = self.read(&log, index, offset, max_bytes, model.end);
+                assert!(!bytes.is_empty(), "{id}: nothing at {offset}, the end is {}", model.end);
+                offset = compare(*id, model, offset, &bytes);
+            }
+            let past = log.read(index, model.end + 1, 1000, model.end, true);
+            assert!(matches!(past, Err(ReadError::OutOfRange { start: 0, end }) if end == model.end));
+        }
+        self.models = models;
+    }
+
+    /// Reads as a client would: waits for what has to be loaded, takes file pieces from the file.
+    fn read(&mut self, log: &CoreLog<SimDisk>, index: LogIndex, offset: Offset, max: usize, limit: Offset) -> Vec<u8> {
+        for _ in 0..100 {
+            match log.read(index, offset, max, limit, true) {
+                Ok(read) => {
+                    let mut bytes = Vec::new();
+                    for piece in &read.pieces {
+                        match piece {
+                            Piece::Memory(view) => bytes.extend_from_slice(view),
+                            Piece::File { file, position, bytes: length } => {
+                                let disk = self.world.disk.clone();
+                                let got = self.world.run(disk.read(file, *position, *length as usize)).expect("read");
+                                assert_eq!(got.len() as u64, *length, "a read beyond the end of a file");
+                                bytes.extend_from_slice(&got);
+                            }
+                        }
+                    }
+                    assert_eq!(bytes.len() as u64, read.bytes);
+                    return bytes;
+                }
+                Err(ReadError::NotLoaded) => self.world.run(log.load(index, offset, limit)).expect("load"),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        panic!("never loaded");
+    }
+
+    fn append_some(&mut self, count: usize) {
+        let log = self.world.log.clone().expect("started");
+        for _ in 0..count {
+            let id = id(self.world.rng.below(4) as i32);
+            let index = match self.models.entry(id).or_default().log {
+                Some(index) => index,
+                None => {
+                    let opening = opening(id, self.partition);
+                    let index = self.world.run(log.create(id, opening, 0, b"")).expect("create");
+                    self.models.get_mut(&id).expect("entered").log = Some(index);
+                    index
+                }
+            };
+            let mut bytes = batch(&mut self.world.rng, self.world.now.wall_ms);
+            let header = BatchHeader::read(&bytes).expect("header");
+            let model = self.models.get_mut(&id).expect("entered");
+            match log.append(index, &header, &bytes, model.end, 7) {
+                Ok(()) => {
+                    bytes[..16].copy_from_slice(&header.rewritten(model.end, 7));
+                    let next = model.end + i64::from(header.last_offset_delta) + 1;
+                    model.batches.push((model.end, next, bytes));
+                    model.end = next;
+                }
+                Err(Refused::Backlog) => {}
+                Err(refused) => panic!("{refused:?}"),
+            }
+            if self.world.rng.one_in(3) {
+                self.world.turn();
+            }
+            self.take_durable();
+        }
+    }
+
+    fn take_durable(&mut self) {
+        for durable in std::mem::take(&mut self.world.durable) {
+            let model = self.models.values_mut().find(|model| model.log == Some(durable.log)).expect("known");
+            assert!(durable.end_offset > model.durable && durable.end_offset <= model.end);
+            model.durable = durable.end_offset;
+        }
+    }
+
+    fn close(&mut self) {
+        let log = self.world.log.clone().expect("started");
+        self.world.run(log.close(|_| b"producers".to_vec())).expect("close");
+        self.take_durable();
+    }
+}
+
+/// Compares an answer with the model; returns the offset behind it.
+fn compare(id: PartitionId, model: &Model, offset: Offset, bytes: &[u8]) -> Offset {
+    let header = BatchHeader::read(bytes).expect("a batch");
+    assert!(header.base_offset <= offset, "{id}: asked for {offset}, got {}", header.base_offset);
+    let mut at = model.batches.partition_point(|batch| batch.0 < header.base_offset);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (_, _, expected) = &model.batches[at];
+        assert!(rest.len() >= expected.len(), "{id}: a batch was cut");
+        assert!(rest[..expected.len()] == expected[..], "{id}: other bytes at offset {}", model.batches[at].0);
+        rest = &rest[expected.len()..];
+        at += 1;
+    }
+    let next = model.batches[at - 1].1;
+    assert!(next > offset, "{id}: asked for {offset}, all is before");
+    next
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    match std::env::var("SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().expect("SEED is a number");
+            seed..seed + 1
+        }
+        Err(_) => 0..std::env::var("SEEDS").map_or(150, |count| count.parse().expect("SEEDS is a number")),
+    }
+}
+
+/// What all seeds together have exercised, so that a test that no longer reaches a path fails.
+#[derive(Default)]
+struct Reached(Mutex<Counters>);
+
+impl Reached {
+    fn add(&self, log: &CoreLog<SimDisk>) {
+        let more = log.counters();
+        let mut sum = self.0.lock().expect("no other thread");
+        sum.journal_files_recycled += more.journal_files_recycled;
+        sum.checkpoints += more.checkpoints;
+        sum.segments_rolled += more.segments_rolled;
+        sum.chunks_evicted += more.chunks_evicted;
+        sum.reads_file += more.reads_file;
+        sum.reads_memory += more.reads_memory;
+        sum.indexes_loaded += more.indexes_loaded;
+        sum.indexes_rebuilt += more.indexes_rebuilt;
+        sum.refused_backlog += more.refused_backlog;
+        sum.syncs += more.syncs;
+    }
+
+    fn assert_all(&self) {
+        let sum = *self.0.lock().expect("no other thread");
+        assert!(sum.journal_files_recycled > 0 && sum.checkpoints > 0 && sum.segments_rolled > 0, "{sum:?}");
+        assert!(sum.chunks_evicted > 0 && sum.reads_file > 0 && sum.reads_memory > 0, "{sum:?}");
+        assert!(sum.indexes_loaded > 0 && sum.indexes_rebuilt > 0, "{sum:?}");
+        assert!(sum.refused_backlog > 0 && sum.syncs > 0, "{sum:?}");
+    }
+}
+
+/// Runs `test` for many seeds; a failure names its own.
+fn for_seeds(test: impl Fn(u64)) {
+    for seed in seeds() {
+        if let Err(cause) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(seed))) {
+            eprintln!("SEED={seed}");
+            std::panic::resume_unwind(cause);
+        }
+    }
+}
+
+#[test]
+fn what_was_durable_survives_any_crash() {
+    let reached = Reached::default();
+    for_seeds(|seed| {
+        let mut run = Run::new(seed);
+        for _ in 0..3 {
+            run.start();
+            let count = run.world.rng.below(400);
+            run.append_some(count);
+            if run.world.rng.one_in(3) {
+                run.check();
+            }
+            if run.world.rng.one_in(3) {
+                run.world.settle();
+                run.take_durable();
+            }
+            if run.world.rng.one_in(5) {
+                run.close();
+            }
+            reached.add(run.world.log.as_ref().expect("started"));
+            run.world.crash();
+        }
+        run.start();
+        run.check();
+        reached.add(run.world.log.as_ref().expect("started"));
+    });
+    if seeds().count() > 1 {
+        reached.assert_all();
+    }
+}
+
+#[test]
+fn a_closed_log_replays_nothing() {
+    for_seeds(|seed| {
+        let mut run = Run::new(seed);
+        run.start();
+        run.append_some(200);
+        run.close();
+        run.world.crash();
+        let disk = run.world.disk.clone();
+        let scanned = run.world.run(scan(&disk, Path::new(JOURNAL))).expect("scan");
+        assert!(scanned.is_closed);
+        let count = |_: PartitionId, replay: Replay<'_>| assert!(matches!(replay, Replay::Checkpoint(b"producers")));
+        let recovered =
+            run.world.run(recover(&disk, &PathBuf::from(DATA), &scanned, |_| true, count)).expect("recover");
+        assert_eq!(recovered.len(), run.models.values().filter(|model| model.log.is_some()).count());
+        run.start();
+        run.check();
+    });
+}

@@ -1,0 +1,143 @@
+//! Runs a core's log on the simulated disk: turns, completions in random order, background tasks, crashes.
+
+use super::disk::SimDisk;
+use super::rng::Rng;
+use ringlog::base::time::{Nanos, Now};
+use ringlog::log::{CoreLog, Durable, Fatal};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake};
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Task {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    woken: Arc<Flag>,
+}
+
+/// One machine: its disk outlives crashes, its tasks do not.
+pub struct World {
+    pub disk: SimDisk,
+    pub rng: Rng,
+    pub now: Now,
+    tasks: Vec<Task>,
+    /// The log whose turns are run while something is awaited.
+    pub log: Option<CoreLog<SimDisk>>,
+    pub durable: Vec<Durable>,
+    pub fatal: Option<Fatal>,
+}
+
+/// Steps after which an awaited operation counts as hung.
+const STEPS_MAX: usize = 2_000_000;
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        World {
+            disk: SimDisk::new(),
+            rng: Rng(seed),
+            now: Now { mono: Nanos(1), wall_ms: 1_000_000 },
+            tasks: Vec::new(),
+            log: None,
+            durable: Vec::new(),
+            fatal: None,
+        }
+    }
+
+    fn poll_tasks(&mut self) {
+        for future in std::mem::take(&mut self.disk.0.borrow_mut().spawned) {
+            self.tasks.push(Task { future, woken: Arc::new(Flag(AtomicBool::new(true))) });
+        }
+        let mut at = 0;
+        while at < self.tasks.len() {
+            let task = &mut self.tasks[at];
+            if task.woken.0.swap(false, Ordering::Relaxed) {
+                let waker = task.woken.clone().into();
+                if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                    drop(self.tasks.swap_remove(at));
+                    continue;
+                }
+            }
+            at += 1;
+        }
+    }
+
+    /// One turn: some completions, background tasks, end of turn.
+    pub fn turn(&mut self) {
+        self.now.mono.0 += 50_000;
+        if self.rng.one_in(20) {
+            self.pass_ms(1);
+        }
+        for _ in 0..self.rng.below(4) {
+            if self.disk.waiting() == 0 {
+                break;
+            }
+            if let Some(completion) = self.disk.complete_one(&mut self.rng)
+                && let Some(log) = &self.log
+                && let Err(fatal) = log.on_completion(completion, self.now, &mut self.durable)
+            {
+                self.fatal = Some(fatal);
+            }
+        }
+        self.poll_tasks();
+        if let Some(log) = self.log.clone() {
+            for due in log.take_checkpoints_due(2) {
+                let _ = log.checkpoint(due, b"producers");
+            }
+            if let Err(fatal) = log.end_of_turn(self.now) {
+                self.fatal = Some(fatal);
+            }
+        }
+    }
+
+    pub fn pass_ms(&mut self, ms: u64) {
+        self.now.mono = self.now.mono.plus_ms(ms);
+        self.now.wall_ms += ms as i64;
+    }
+
+    /// Runs turns until `future` is ready.
+    pub fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = Box::pin(future);
+        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        for _ in 0..STEPS_MAX {
+            if woken.0.swap(false, Ordering::Relaxed)
+                && let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&woken.clone().into()))
+            {
+                return value;
+            }
+            self.turn();
+        }
+        panic!("hung");
+    }
+
+    /// Runs turns until nothing is on its way.
+    pub fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 10 {
+            self.turn();
+            quiet = if self.disk.waiting() == 0 && self.tasks.iter().all(|task| !task.woken.0.load(Ordering::Relaxed)) {
+                quiet + 1
+            } else {
+                0
+            };
+        }
+    }
+
+    /// The power fails. All that ran is gone.
+    pub fn crash(&mut self) {
+        self.log = None;
+        self.tasks.clear();
+        self.durable.clear();
+        self.fatal = None;
+        let spawned = std::mem::take(&mut self.disk.0.borrow_mut().spawned);
+        drop(spawned);
+        self.disk.0.borrow_mut().storage.crash(&mut self.rng);
+    }
+}
