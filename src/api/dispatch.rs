@@ -8,13 +8,13 @@ use crate::base::ids::{CoreIndex, PartitionId};
 use crate::base::time::Now;
 use crate::cluster::image::Topic;
 use crate::ports::Disk;
+use crate::protocol::Message;
 use crate::protocol::error::DecodeError;
 use crate::protocol::frame::{read_request_header, write_api_versions_unsupported};
 use crate::protocol::messages::ApiKey;
 use crate::protocol::reader::Reader;
 use crate::protocol::versions::{Admission, admit};
 use crate::protocol::writer::Writer;
-use crate::protocol::Message;
 use crate::shard::Shard;
 use crate::shard::commands::{Answer, Command, Origin, RequestId};
 use crate::shard::slab::Slab;
@@ -225,9 +225,7 @@ fn handle<D: Disk>(
         ApiKey::ListOffsets => list_offsets::start(cx, read(body, version)?, version),
         ApiKey::Metadata => metadata::start(cx, &read(body, version)?, version),
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::start(cx, &read(body, version)?, version),
-        ApiKey::ApiVersions => {
-            Start::Reply(api_versions::handle(&read(body, version)?, cx.correlation_id, version))
-        }
+        ApiKey::ApiVersions => Start::Reply(api_versions::handle(&read(body, version)?, cx.correlation_id, version)),
         other => unreachable!("{other:?} is in the table of what is served, but has no handler"),
     })
 }

@@ -31,11 +31,7 @@ struct Fetching<F> {
     version: i16,
 }
 
-pub fn start<D: Disk>(
-    cx: &mut Context<'_, D>,
-    request: FetchRequest<'_>,
-    version: i16,
-) -> Start<D> {
+pub fn start<D: Disk>(cx: &mut Context<'_, D>, request: FetchRequest<'_>, version: i16) -> Start<D> {
     let code = check_session(&request, version);
     if code.is_error() {
         let response = FetchResponse { error_code: code.code(), ..Default::default() };

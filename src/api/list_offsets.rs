@@ -31,7 +31,8 @@ pub fn start<D: Disk>(cx: &mut Context<'_, D>, request: ListOffsetsRequest<'_>, 
         layout.topic(found.name.clone());
         for part in &topic.partitions {
             let index = layout.partition(part.partition_index);
-            let asked = spec(part.timestamp, version).and_then(|spec| Ok((spec, found.partition(part.partition_index)?)));
+            let asked =
+                spec(part.timestamp, version).and_then(|spec| Ok((spec, found.partition(part.partition_index)?)));
             match asked {
                 Err(code) => layout.set(index, refused(index, code)),
                 Ok((spec, (partition, core))) => {

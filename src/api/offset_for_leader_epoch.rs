@@ -19,11 +19,7 @@ struct Asking {
     version: i16,
 }
 
-pub fn start<D: Disk>(
-    cx: &mut Context<'_, D>,
-    request: &OffsetForLeaderEpochRequest<'_>,
-    version: i16,
-) -> Start<D> {
+pub fn start<D: Disk>(cx: &mut Context<'_, D>, request: &OffsetForLeaderEpochRequest<'_>, version: i16) -> Start<D> {
     let mut layout = Layout::default();
     let mut parts: ByCore<EpochEnd> = ByCore::default();
     for topic in &request.topics {

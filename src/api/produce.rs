@@ -22,12 +22,7 @@ struct Producing {
     version: i16,
 }
 
-pub fn start<D: Disk>(
-    cx: &mut Context<'_, D>,
-    origin: Origin,
-    request: ProduceRequest<'_>,
-    version: i16,
-) -> Start<D> {
+pub fn start<D: Disk>(cx: &mut Context<'_, D>, origin: Origin, request: ProduceRequest<'_>, version: i16) -> Start<D> {
     let acks = match request.acks {
         0 => Acks::None,
         1 | -1 => Acks::Committed,
@@ -126,4 +121,3 @@ pub fn refuse_all<F>(correlation_id: i32, version: i16, request: &ProduceRequest
     let response = ProduceResponse { responses: responses.collect(), ..Default::default() };
     Reply::encode(correlation_id, version, &response)
 }
-

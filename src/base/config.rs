@@ -3,8 +3,8 @@
 //! Nothing is parsed here and no default is stated here: `cli::keys` is the one table of names, ranges and defaults. The
 //! comment at a field names its key. `None` stands where Kafka writes -1 or the largest number for "no limit".
 
-use std::collections::BTreeMap;
 use super::ids::NodeId;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 

@@ -2,8 +2,8 @@
 //!
 //! Cannot fail: ranges are held by `settings`, relations by `relations`, the machine by `runtime::host`.
 
-use super::relations::address;
 use super::keys::{self, Value};
+use super::relations::address;
 use super::settings::{Origin, Settings};
 use crate::base::config::*;
 use crate::base::ids::NodeId;

@@ -19,7 +19,6 @@
 //! `journal/scan` → `recovery`.
 
 mod access;
-mod tmp;
 mod background;
 mod core;
 mod counters;
@@ -35,17 +34,18 @@ mod recovery;
 mod segment;
 mod settings;
 mod signal;
+mod tmp;
 mod window;
 mod writer;
 
 pub use self::core::CoreLog;
+pub use crate::ports::Piece;
 pub use counters::Counters;
 pub use dir::{parse_partition_dir_name, partition_dir_name};
 pub use error::{Damage, Fatal, LogError, ReadError, Refused};
 pub use journal::format::EpochStart;
 pub use journal::scan::{ScannedJournal, ScannedPartition, scan};
 pub use reader::Read;
-pub use crate::ports::Piece;
 pub use recovery::{Recovered, Replay, recover, recover_from_segments};
 pub use settings::{JOURNAL_FILE_BYTES_MIN, LogSettings, PartitionSettings};
 

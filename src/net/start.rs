@@ -68,7 +68,8 @@ struct Common {
 /// With the exit code of the class of what went wrong.
 pub fn run(config: Config) -> Result<(), Failure> {
     let began = Instant::now();
-    let signals = Signals::block().map_err(|error| failure(Exit::Kernel, format!("signals cannot be blocked: {error}")))?;
+    let signals =
+        Signals::block().map_err(|error| failure(Exit::Kernel, format!("signals cannot be blocked: {error}")))?;
     let count = config.core.cpus.len() as u16;
     let (listeners, address) = listen_all(&config, count)?;
     let advertised = advertised(&config, address);
@@ -112,6 +113,15 @@ pub fn run(config: Config) -> Result<(), Failure> {
     join(cores, stopping)
 }
 
+/// A core that has lost an invariant must not leave the others serving: whatever the build, a panic ends the process.
+fn end_with_any_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
 fn join(cores: Vec<CoreHandle>, stopping: Instant) -> Result<(), Failure> {
     let (sender, receiver) = channel();
     let count = cores.len();
@@ -125,7 +135,9 @@ fn join(cores: Vec<CoreHandle>, stopping: Instant) -> Result<(), Failure> {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(failure(Exit::DiskFailed, error)),
             Err(_) => {
-                tracing::warn!("not all cores stopped in time; nothing acknowledged is lost, the next start replays the journal");
+                tracing::warn!(
+                    "not all cores stopped in time; nothing acknowledged is lost, the next start replays the journal"
+                );
                 return Ok(());
             }
         }
@@ -162,7 +174,10 @@ fn listen_all(config: &Config, count: u16) -> Result<(Vec<TcpListener>, SocketAd
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(error) => {
-                return Err(failure(Exit::Address, format!("cannot listen on {address}: {error}; choose another --listen")));
+                return Err(failure(
+                    Exit::Address,
+                    format!("cannot listen on {address}: {error}; choose another --listen"),
+                ));
             }
         }
     }
@@ -257,10 +272,8 @@ async fn run_core(runtime: CoreRuntime, listener: TcpListener, common: Arc<Commo
         idle_ms_max: config.network.idle_ms_max,
         connections_max: config.network.connections_max.map_or(usize::MAX, |most| (most as usize).div_ceil(cores)),
     };
-    let api = ApiSettings {
-        fetch_bytes_max: config.network.fetch_bytes_max,
-        auto_create_topics: config.topic.auto_create,
-    };
+    let api =
+        ApiSettings { fetch_bytes_max: config.network.fetch_bytes_max, auto_create_topics: config.topic.auto_create };
     let mut server = Server::new(Parts {
         ring: runtime.ring.clone(),
         helper: runtime.helper.clone(),
@@ -284,8 +297,7 @@ async fn start_shard(
 ) -> Result<(Rc<RefCell<Shard<CoreDisk>>>, Started), StartFailure> {
     let place: Place = Rc::default();
     let outcome: Rc<RefCell<Option<Result<Started, StartFailure>>>> = Rc::default();
-    let (disk, settings, board) =
-        (runtime.disk.clone(), shard_settings(common, runtime.index), common.board.clone());
+    let (disk, settings, board) = (runtime.disk.clone(), shard_settings(common, runtime.index), common.board.clone());
     let (target, result) = (place.clone(), outcome.clone());
     runtime.tasks.spawn(async move {
         let started = startup::start(disk, settings, world(), board, target).await;

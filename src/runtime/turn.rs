@@ -98,3 +98,191 @@ fn account(counters: &mut TurnCounters, ns: u64) {
     counters.turn_ns_max = counters.turn_ns_max.max(ns);
     counters.stalls += u64::from(ns > STALL_NS);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::CoreIndex;
+    use crate::runtime::doorbell::Doorbell;
+    use crate::runtime::executor::{CoreOptions, CoreRuntime, start};
+    use std::cell::{Cell, RefCell};
+    use std::future::poll_fn;
+    use std::io;
+    use std::rc::Rc;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::task::Poll;
+
+    /// Runs `body` on a core of its own and returns what it sends.
+    fn on_a_core<T, F>(body: impl FnOnce(CoreRuntime) -> F + Send + 'static) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let allowed = crate::runtime::host::cpus_allowed().expect("the affinity mask");
+        let options = CoreOptions { index: CoreIndex(0), cpu: allowed[0], io_workers: 1, pool_free_bytes_max: 1 << 20 };
+        let (sender, receiver) = channel();
+        let doorbell = Doorbell::new().expect("eventfd");
+        let core = start(options, doorbell, move |runtime| async move {
+            let result = body(runtime).await;
+            sender.send(result).map_err(|_| io::Error::other("nobody waits"))
+        });
+        let result = receiver.recv().expect("the body ends");
+        core.expect("a core").join().expect("it ends well");
+        result
+    }
+
+    /// Yields to itself for ever, as a background task that never waits would.
+    fn hog(polls: Rc<Cell<u64>>) -> impl Future<Output = ()> {
+        poll_fn(move |context| {
+            polls.set(polls.get() + 1);
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    /// Rings its own doorbell in each turn, so that every turn has a completion, until it has had `turns` of them.
+    struct Busy {
+        doorbell: Doorbell,
+        turns: u64,
+    }
+
+    impl Turn for Busy {
+        fn on_completion(&mut self, _: Completion, _: Now) {}
+
+        fn end_of_turn(&mut self, _: Now) -> Next {
+            self.turns -= 1;
+            self.doorbell.ring();
+            if self.turns == 0 { Next::Stop } else { Next::Idle }
+        }
+    }
+
+    #[test]
+    fn a_hog_neither_starves_a_busy_loop_nor_is_starved() {
+        let polled = on_a_core(|runtime: CoreRuntime| async move {
+            let polls = Rc::new(Cell::new(0));
+            runtime.tasks.spawn(hog(polls.clone()));
+            let mut busy = Busy { doorbell: runtime.doorbell.clone(), turns: 20_000 };
+            run(&mut busy, &runtime.ring, &runtime.tasks).await;
+            polls.get()
+        });
+        // The loop got its 20 000 turns, or this would hang. 10 shares against 1000: far fewer polls, but not none.
+        assert!((1..20_000).contains(&polled), "{polled}");
+    }
+
+    /// Does nothing until told to stop.
+    struct Idle {
+        turns: Rc<Cell<u64>>,
+        stop: Rc<Cell<bool>>,
+    }
+
+    impl Turn for Idle {
+        fn on_completion(&mut self, _: Completion, _: Now) {}
+
+        fn end_of_turn(&mut self, _: Now) -> Next {
+            self.turns.set(self.turns.get() + 1);
+            if self.stop.get() { Next::Stop } else { Next::Idle }
+        }
+    }
+
+    #[test]
+    fn a_hog_has_an_idle_core_for_itself() {
+        let (polled, turns) = on_a_core(|runtime: CoreRuntime| async move {
+            let (polls, turns, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+            runtime.tasks.spawn(hog(polls.clone()));
+            let (seen, end) = (polls.clone(), stop.clone());
+            runtime.tasks.spawn(poll_fn(move |context| {
+                if seen.get() >= 10_000 {
+                    end.set(true);
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }));
+            let mut idle = Idle { turns: turns.clone(), stop };
+            run(&mut idle, &runtime.ring, &runtime.tasks).await;
+            (polls.get(), turns.get())
+        });
+        assert!(polled >= 10_000);
+        assert!(turns <= 3 * polled, "{turns} turns for {polled} polls");
+    }
+
+    #[test]
+    fn a_core_at_rest_sleeps_and_wakes_for_each_ring() {
+        let (waits, turns) = on_a_core(|runtime: CoreRuntime| async move {
+            let (turns, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+            let (helper, end) = (runtime.helper.clone(), stop.clone());
+            runtime.tasks.spawn(async move {
+                for _ in 0..10 {
+                    helper.run(|| std::thread::sleep(Duration::from_millis(5))).await;
+                }
+                end.set(true);
+            });
+            let idle = Idle { turns: turns.clone(), stop };
+            let mut core = WithHelper { inner: idle, helper: runtime.helper.clone() };
+            run(&mut core, &runtime.ring, &runtime.tasks).await;
+            (runtime.ring.counters().waits, turns.get())
+        });
+        // Each call wakes the core once; a turn or two go with it, and no turn goes by while it sleeps.
+        assert!(waits >= 10, "{waits}");
+        assert!(turns <= 60, "{turns}");
+    }
+
+    struct WithHelper {
+        inner: Idle,
+        helper: crate::runtime::blocking::Helper,
+    }
+
+    impl Turn for WithHelper {
+        fn on_completion(&mut self, completion: Completion, _: Now) {
+            if matches!(completion, Completion::Doorbell) {
+                self.helper.reap();
+            }
+        }
+
+        fn end_of_turn(&mut self, now: Now) -> Next {
+            self.inner.end_of_turn(now)
+        }
+    }
+
+    #[test]
+    fn many_awaited_reads_and_writes_come_back_right() {
+        let directory = tempfile::tempdir_in(std::env::current_dir().expect("a directory")).expect("a directory");
+        let path = directory.path().join("file");
+        let (sum, errors): (u64, Receiver<String>) = on_a_core(move |runtime: CoreRuntime| async move {
+            use crate::ports::{Buffer, Disk, OpenMode};
+            let (sender, errors) = channel();
+            let (stop, turns) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+            let (disk, end) = (runtime.disk.clone(), stop.clone());
+            let sum = Rc::new(RefCell::new(0u64));
+            let total = sum.clone();
+            runtime.tasks.spawn(async move {
+                let work = async {
+                    let file = disk.open(&path, OpenMode::CreateDirect).await?;
+                    for block in 0..64u64 {
+                        let buffer = disk.buffer(4096);
+                        buffer.append(&block.to_be_bytes());
+                        disk.write(&file, block * 4096, &buffer, 0..4096, block % 2 == 0).await?;
+                    }
+                    for block in 0..64u64 {
+                        let read = disk.read(&file, block * 4096 + 4, 4).await?;
+                        *total.borrow_mut() += u64::from(u32::from_be_bytes(read[..].try_into().expect("four")));
+                    }
+                    assert_eq!(disk.read(&file, 64 * 4096 - 2, 100).await?.len(), 2);
+                    assert_eq!(disk.file_bytes(&file).await?, 64 * 4096);
+                    io::Result::Ok(())
+                };
+                if let Err(error) = work.await {
+                    sender.send(error.to_string()).expect("the test waits");
+                }
+                end.set(true);
+            });
+            let idle = Idle { turns, stop };
+            let mut core = WithHelper { inner: idle, helper: runtime.helper.clone() };
+            run(&mut core, &runtime.ring, &runtime.tasks).await;
+            let sum = *sum.borrow();
+            (sum, errors)
+        });
+        assert_eq!(errors.try_recv().ok(), None);
+        assert_eq!(sum, (0..64).sum::<u64>());
+    }
+}

@@ -23,7 +23,11 @@ impl<D: Disk> Shard<D> {
         for command in commands.iter() {
             self.before(command, now);
             if let Err(contradiction) = self.image.apply(command) {
-                tracing::error!(?contradiction, ?command, "the metadata log does not follow on this image; stop, and keep the data");
+                tracing::error!(
+                    ?contradiction,
+                    ?command,
+                    "the metadata log does not follow on this image; stop, and keep the data"
+                );
                 std::process::exit(i32::from(Exit::Recovery.code()));
             }
             self.after(command, &mut added, now);

@@ -1,11 +1,11 @@
 //! What cores ask of each other, and what they answer. Owned data only: it crosses from core to core as it is.
 
+use super::control::{Control, Controlled};
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, Offset, PartitionId};
 use crate::base::time::{Nanos, TimestampMs};
 use crate::group;
 use crate::ports::Piece;
-use super::control::{Control, Controlled};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -22,8 +22,14 @@ pub struct Origin {
 
 /// One message from core to core.
 pub enum Message<F> {
-    Command { origin: Origin, command: Command },
-    Answer { request: RequestId, answer: Answer<F> },
+    Command {
+        origin: Origin,
+        command: Command,
+    },
+    Answer {
+        request: RequestId,
+        answer: Answer<F>,
+    },
     /// From the controller's core: these commands are in the metadata log.
     Apply(Arc<Vec<crate::cluster::commands::Command>>),
     /// To the controller's core: the commands last sent are applied here.

@@ -13,8 +13,7 @@ use crate::base::time::Now;
 use crate::cluster::commands::Command;
 use crate::cluster::controller::{
     AlterConfigs, ConfigOp, ConfigResource, Controller, CreatedTopic, Decision, NewPartitions, NewTopic, Refusal,
-    ReplaceConfigs,
-    TopicRef,
+    ReplaceConfigs, TopicRef,
 };
 use crate::ports::Disk;
 use std::collections::VecDeque;
@@ -26,13 +25,25 @@ pub const CONTROLLER_CORE: CoreIndex = CoreIndex(0);
 /// A request to change metadata. Owns its data: it crosses cores.
 #[derive(Clone, Debug)]
 pub enum Control {
-    CreateTopics { topics: Vec<TopicWanted>, validate_only: bool },
+    CreateTopics {
+        topics: Vec<TopicWanted>,
+        validate_only: bool,
+    },
     DeleteTopics(Vec<TopicNamed>),
-    CreatePartitions { topics: Vec<PartitionsWanted>, validate_only: bool },
+    CreatePartitions {
+        topics: Vec<PartitionsWanted>,
+        validate_only: bool,
+    },
     /// IncrementalAlterConfigs.
-    AlterConfigs { resources: Vec<(Resource, Vec<(String, ConfigOp, Option<String>)>)>, validate_only: bool },
+    AlterConfigs {
+        resources: Vec<(Resource, Vec<(String, ConfigOp, Option<String>)>)>,
+        validate_only: bool,
+    },
     /// AlterConfigs: what is not given is taken back.
-    ReplaceConfigs { resources: Vec<(Resource, Vec<(String, Option<String>)>)>, validate_only: bool },
+    ReplaceConfigs {
+        resources: Vec<(Resource, Vec<(String, Option<String>)>)>,
+        validate_only: bool,
+    },
     AllocateProducerIds,
 }
 
@@ -85,7 +96,10 @@ pub enum Controlled {
     Deleted(Vec<Result<(String, TopicId), Refusal>>),
     /// CreatePartitions and the config changes, in the order of the request.
     Done(Vec<Result<(), Refusal>>),
-    ProducerIds { first: i64, count: i64 },
+    ProducerIds {
+        first: i64,
+        count: i64,
+    },
     /// The request as a whole has failed.
     Failed(Refusal),
 }
@@ -133,7 +147,13 @@ impl<D: Disk> Shard<D> {
         }
     }
 
-    pub(super) fn begin_commands(&mut self, origin: Option<Origin>, commands: Vec<Command>, answer: Controlled, now: Now) {
+    pub(super) fn begin_commands(
+        &mut self,
+        origin: Option<Origin>,
+        commands: Vec<Command>,
+        answer: Controlled,
+        now: Now,
+    ) {
         let mut builder = BatchBuilder::new(now.wall_ms);
         for command in &commands {
             builder.push(now.wall_ms, None, Some(&command.encode()));
@@ -198,7 +218,8 @@ impl<D: Disk> Shard<D> {
         match control {
             Control::CreateTopics { topics, validate_only } => {
                 let wanted: Vec<NewTopic<'_>> = topics.iter().map(TopicWanted::as_ref).collect();
-                let Decision { commands, answers } = controller.create_topics(&wanted, *validate_only, || self.random_topic_id());
+                let Decision { commands, answers } =
+                    controller.create_topics(&wanted, *validate_only, || self.random_topic_id());
                 let answers = answers.into_iter().map(|(name, answer)| (name.to_owned(), answer)).collect();
                 (commands, Controlled::Created(answers))
             }
@@ -276,10 +297,6 @@ impl TopicNamed {
 
 impl PartitionsWanted {
     fn as_ref(&self) -> NewPartitions<'_> {
-        NewPartitions {
-            name: &self.name,
-            partition_count: self.partition_count,
-            assignments: self.assignments.clone(),
-        }
+        NewPartitions { name: &self.name, partition_count: self.partition_count, assignments: self.assignments.clone() }
     }
 }

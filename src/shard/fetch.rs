@@ -3,8 +3,8 @@
 use super::Shard;
 use super::commands::{Answer, Fetch, FetchPart, Fetched, Origin};
 use crate::base::error::ErrorCode;
-use crate::base::time::Now;
 use crate::base::ids::Offset;
+use crate::base::time::Now;
 use crate::log::{LogIndex, ReadError};
 use crate::partition::waiters::Ticket;
 use crate::ports::Disk;

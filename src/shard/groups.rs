@@ -3,6 +3,7 @@
 use super::Shard;
 use super::commands::{Answer, Origin};
 use super::own::OwnAppend;
+use super::slab::Slab;
 use crate::base::error::ErrorCode;
 use crate::base::ids::PartitionId;
 use crate::base::record::BatchBuilder;
@@ -10,7 +11,6 @@ use crate::base::time::Now;
 use crate::cluster::names::CONSUMER_OFFSETS;
 use crate::group::{Action, AppendToken, Groups, Input, Reply, Request, RequestId};
 use crate::ports::Disk;
-use super::slab::Slab;
 
 /// The coordinator of this core and who waits for it.
 pub(super) struct Coordinating {

@@ -172,7 +172,9 @@ impl<D: Disk> Shard<D> {
     /// After a failed write nothing may be acknowledged any more (durability contract, D5): the process ends here, and
     /// recovery begins from the journal.
     fn fail(&self, fatal: &crate::log::Fatal) -> ! {
-        tracing::error!("{fatal}; nothing is acknowledged after a failed write, so the process ends: check the disk, then start again");
+        tracing::error!(
+            "{fatal}; nothing is acknowledged after a failed write, so the process ends: check the disk, then start again"
+        );
         std::process::exit(i32::from(crate::base::exit::Exit::DiskFailed.code()))
     }
 
@@ -220,7 +222,8 @@ impl<D: Disk> Shard<D> {
 
     /// When `end_of_turn` next has something to do of itself.
     pub fn next_deadline(&self) -> Option<Nanos> {
-        let deadlines = [self.fetch_waiters.next_deadline(), self.coordinating.groups.next_deadline(), Some(self.next_tick)];
+        let deadlines =
+            [self.fetch_waiters.next_deadline(), self.coordinating.groups.next_deadline(), Some(self.next_tick)];
         deadlines.into_iter().flatten().min()
     }
 }

@@ -76,7 +76,8 @@ impl<D: Disk> Shard<D> {
     }
 
     fn epoch_end(&self, part: &EpochEnd) -> EndedEpoch {
-        let answer = |error, leader_epoch, end_offset| EndedEpoch { index: part.index, error, leader_epoch, end_offset };
+        let answer =
+            |error, leader_epoch, end_offset| EndedEpoch { index: part.index, error, leader_epoch, end_offset };
         let Some(slot) = self.slot(part.partition) else { return answer(ErrorCode::NotLeaderOrFollower, -1, -1) };
         let partition = &self.partitions[slot as usize];
         if let Some(code) = partition.check_epoch(part.current_leader_epoch) {

@@ -121,7 +121,8 @@ impl<D: Disk> Shard<D> {
         if id.topic == TopicId::METADATA {
             let none = Overrides::new();
             let broker = self.image.broker_configs(self.settings.node, &self.settings.statics);
-            let forever = TopicConfig { retention_ms: None, retention_bytes: None, ..TopicConfig::resolve(broker, &none) };
+            let forever =
+                TopicConfig { retention_ms: None, retention_bytes: None, ..TopicConfig::resolve(broker, &none) };
             return Some((CLUSTER_METADATA.to_owned(), forever));
         }
         let topic: &Topic = self.image.topic(id.topic)?;

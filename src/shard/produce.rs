@@ -88,22 +88,15 @@ impl<D: Disk> Shard<D> {
         if missing == 0 {
             return self.answer_produce(origin, acks, results);
         }
-        let id = *waiting.get_or_insert_with(|| {
-            self.waiting_produces.insert(WaitingProduce { origin, acks, results, missing })
-        });
+        let id = *waiting
+            .get_or_insert_with(|| self.waiting_produces.insert(WaitingProduce { origin, acks, results, missing }));
         for (slot, next_offset, place) in keys {
             self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting: id, place });
         }
         self.backlog.extend(backlogged.into_iter().map(|part| BackloggedPart { waiting: id, part }));
     }
 
-    fn produce_part(
-        &mut self,
-        index: u32,
-        id: crate::base::ids::PartitionId,
-        records: &[u8],
-        now: Now,
-    ) -> Outcome {
+    fn produce_part(&mut self, index: u32, id: crate::base::ids::PartitionId, records: &[u8], now: Now) -> Outcome {
         let refused = |code, message| Outcome::Done(Produced::refused(index, code, message));
         let Some(slot) = self.slot(id) else { return refused(ErrorCode::NotLeaderOrFollower, None) };
         let header = match batch::check_produced(records) {

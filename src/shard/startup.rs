@@ -445,4 +445,3 @@ impl<D: Disk> Shard<D> {
         Ok(())
     }
 }
-

@@ -39,14 +39,22 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { cores: 2, journal_bytes: 256 << 20 }
+        Options { cores: 2, journal_bytes: 64 << 20 }
     }
 }
 
 impl Options {
     /// The configuration file. The only place in the tests that knows the broker's names of settings.
     fn to_toml(&self) -> String {
-        format!("cores = {}\n\n[journal]\nbytes = {}\n", self.cores, self.journal_bytes)
+        let Options { cores, journal_bytes } = self;
+        // A journal file must hold the largest request; small ones make the journal go round.
+        format!(
+            "core.count = {cores}\njournal.bytes = {journal_bytes}\njournal.file.bytes = {}\n\
+             socket.request.max.bytes = {}\nmessage.max.bytes = {}\n",
+            16 << 20,
+            8 << 20,
+            1 << 20
+        )
     }
 }
 
