@@ -4,7 +4,9 @@
 //! announces.
 
 use crate::base::limits::REQUEST_BYTES_MIN;
+use bytes::Bytes;
 use std::fmt;
+use std::ops::Range;
 
 /// Bytes of the length in front of a frame.
 pub const LENGTH_BYTES: usize = 4;
@@ -55,65 +57,92 @@ pub fn frame_bytes(prefix: [u8; LENGTH_BYTES], bytes_max: usize) -> Result<usize
 /// Bytes of a connection that have arrived and wait: for the rest of their frame, or for their turn.
 #[derive(Default)]
 pub struct Inbound {
-    held: Vec<u8>,
+    /// All of it initialised, so that a buffer which is used again is not zeroed again.
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that are held.
+    filled: usize,
 }
 
 impl Inbound {
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.filled == 0
     }
 
     pub fn bytes(&self) -> &[u8] {
-        &self.held
+        &self.buffer[..self.filled]
     }
 
-    /// Memory held.
+    /// Memory in use, filled or not.
     pub fn capacity(&self) -> usize {
-        self.held.capacity()
+        self.buffer.len()
     }
 
-    /// Takes out all that is held.
-    pub fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
+    /// Takes out the memory and how many bytes of it are held. `recycle` gives it back when they have been used.
+    pub fn take(&mut self) -> (Bytes, usize) {
+        (Bytes::from(std::mem::take(&mut self.buffer)), std::mem::take(&mut self.filled))
+    }
+
+    /// Takes memory back that `take` gave, if nobody keeps a part of it and no other is in use; `rest` of it is held on.
+    pub fn recycle(&mut self, taken: Bytes, rest: Range<usize>) {
+        if self.buffer.is_empty() && taken.is_unique() {
+            // Not a copy: the only owner gets the memory itself.
+            self.buffer = Vec::from(taken);
+            self.filled = rest.len();
+            self.buffer.copy_within(rest, 0);
+        } else {
+            self.hold(&taken[rest]);
+        }
+    }
+
+    /// Gives memory back that nothing is held in.
+    pub fn shrink(&mut self) {
+        if self.filled == 0 {
+            self.buffer = Vec::new();
+        }
     }
 
     /// Holds `bytes` after what is already held.
     pub fn hold(&mut self, bytes: &[u8]) {
-        if self.held.is_empty() {
-            self.held = Vec::with_capacity(bytes.len().max(FIRST_BYTES));
+        let end = self.filled + bytes.len();
+        if end > self.buffer.len() {
+            self.grow(end.max(FIRST_BYTES));
         }
-        self.held.extend_from_slice(bytes);
+        self.buffer[self.filled..end].copy_from_slice(bytes);
+        self.filled = end;
+    }
+
+    fn grow(&mut self, bytes: usize) {
+        self.buffer.reserve_exact(bytes - self.buffer.len());
+        self.buffer.resize(bytes, 0);
     }
 
     /// Bytes that are still missing from the first frame held, 0 if it is whole. The length itself counts, too.
     pub fn missing(&self, bytes_max: usize) -> Result<usize, FrameError> {
-        let Some(prefix) = self.held.first_chunk() else {
-            return Ok(LENGTH_BYTES - self.held.len());
+        let Some(prefix) = self.bytes().first_chunk() else {
+            return Ok(LENGTH_BYTES - self.filled);
         };
         let whole = LENGTH_BYTES + frame_bytes(*prefix, bytes_max)?;
-        Ok(whole.saturating_sub(self.held.len()))
+        Ok(whole.saturating_sub(self.filled))
     }
 
     /// How much larger the memory must become before some of `missing` bytes can be received. 0: there is room.
     pub fn growth(&self, missing: usize) -> usize {
-        if self.held.len() < self.held.capacity() { 0 } else { self.wanted(missing) - self.held.capacity() }
+        if self.filled < self.buffer.len() { 0 } else { self.wanted(missing) - self.buffer.len() }
     }
 
     /// Twice what has arrived, but no more than the frame: one of 90 MiB that is only announced holds 4 KiB.
     fn wanted(&self, missing: usize) -> usize {
-        (self.held.len() * 2).max(FIRST_BYTES).min(self.held.len() + missing)
+        (self.filled * 2).max(FIRST_BYTES).min(self.filled + missing)
     }
 
     /// Lets `receive` fill a room of up to `missing` bytes at the end; it says how many it has used, and something for the caller.
     pub fn fill<R>(&mut self, missing: usize, receive: impl FnOnce(&mut [u8]) -> (usize, R)) -> R {
-        let held = self.held.len();
         if self.growth(missing) > 0 {
-            self.held.reserve_exact(self.wanted(missing) - held);
+            self.grow(self.wanted(missing));
         }
-        let room = (self.held.capacity() - held).min(missing);
-        self.held.resize(held + room, 0);
-        let (used, result) = receive(&mut self.held[held..]);
-        self.held.truncate(held + used);
+        let room = (self.buffer.len() - self.filled).min(missing);
+        let (used, result) = receive(&mut self.buffer[self.filled..self.filled + room]);
+        self.filled += used;
         result
     }
 }
@@ -152,7 +181,7 @@ mod tests {
             });
             assert!(inbound.capacity() <= (2 * (arrived + LENGTH_BYTES)).max(2 * FIRST_BYTES), "{arrived}");
         }
-        assert_eq!(inbound.take().len(), arrived + LENGTH_BYTES);
+        assert_eq!(inbound.take().1, arrived + LENGTH_BYTES);
     }
 
     #[test]
@@ -164,6 +193,24 @@ mod tests {
         assert_eq!(inbound.missing(100), Ok(9));
         inbound.fill(9, |room| (room.len(), ()));
         assert_eq!(inbound.missing(100), Ok(0));
-        assert_eq!(inbound.take().len(), 14);
+        assert_eq!(inbound.take().1, 14);
+    }
+
+    #[test]
+    fn memory_comes_back_unless_somebody_keeps_a_part() {
+        let mut inbound = Inbound::default();
+        inbound.hold(b"first and rest");
+        let capacity = inbound.capacity();
+        let (taken, filled) = inbound.take();
+        let memory = taken.as_ptr();
+        inbound.recycle(taken, filled - 4..filled);
+        assert_eq!((inbound.bytes(), inbound.bytes().as_ptr()), (&b"rest"[..], memory));
+        assert_eq!(inbound.capacity(), capacity);
+
+        let (taken, filled) = inbound.take();
+        let kept = taken.slice(..2);
+        inbound.recycle(taken, filled - 2..filled);
+        assert_eq!((inbound.bytes(), &kept[..]), (&b"st"[..], &b"re"[..]));
+        assert_ne!(inbound.bytes().as_ptr(), memory);
     }
 }

@@ -256,11 +256,14 @@ impl Server {
         if !connection.may_start(overlap_of(&connection.inbound.bytes()[LENGTH_BYTES..])) {
             return Received::Waits;
         }
-        let held = Bytes::from(connection.inbound.take());
-        match self.take_frames(id, &held, Some(&held), now) {
+        let (held, filled) = connection.inbound.take();
+        match self.take_frames(id, &held[..filled], Some(&held), now) {
             Err(why) => Received::Bad(why),
             Ok(taken) => {
-                self.hold(id, &held[taken..]);
+                if let Some(connection) = self.connections.find(id) {
+                    connection.inbound.recycle(held, taken..filled);
+                }
+                self.lend(id);
                 Received::More(taken)
             }
         }
@@ -455,15 +458,19 @@ impl Server {
             return;
         }
         self.next_tick = now.mono.plus_ms(TICK_MS);
-        if let Some(idle_ms_max) = self.settings.idle_ms_max {
-            for id in self.connections.ids() {
-                let connection = self.connections.find(id).expect("just listed");
-                let idle = now.mono.since(connection.active) / 1_000_000 > idle_ms_max;
-                // One that waits in a long poll is not idle; one that does not read its replies is.
-                if idle && (connection.is_quiet() || !connection.outbound.is_empty()) {
-                    self.counters.idle_closed += 1;
-                    self.close(id);
-                }
+        for id in self.connections.ids() {
+            let connection = self.connections.find(id).expect("just listed");
+            let quiet_ms = now.mono.since(connection.active) / 1_000_000;
+            if quiet_ms > TICK_MS {
+                connection.inbound.shrink();
+            }
+            // One that waits in a long poll is not idle; one that does not read its replies is.
+            let waits = !connection.is_quiet() && connection.outbound.is_empty();
+            if !waits && self.settings.idle_ms_max.is_some_and(|most| quiet_ms > most) {
+                self.counters.idle_closed += 1;
+                self.close(id);
+            } else {
+                self.lend(id);
             }
         }
     }
