@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
 
 pub mod clients;
+pub mod wire;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -39,21 +40,19 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { cores: 2, journal_bytes: 64 << 20 }
+        Options { cores: 2, journal_bytes: 256 << 20 }
     }
 }
 
 impl Options {
     /// The configuration file. The only place in the tests that knows the broker's names of settings.
     fn to_toml(&self) -> String {
-        let Options { cores, journal_bytes } = self;
-        // A journal file must hold the largest request; small ones make the journal go round.
+        // Four files are the fewest that a ring may have, and one must hold the largest request.
+        let file_bytes = self.journal_bytes / 4;
+        let (cores, journal_bytes, request_bytes) = (self.cores, self.journal_bytes, file_bytes / 2);
         format!(
-            "core.count = {cores}\njournal.bytes = {journal_bytes}\njournal.file.bytes = {}\n\
-             socket.request.max.bytes = {}\nmessage.max.bytes = {}\n",
-            16 << 20,
-            8 << 20,
-            1 << 20
+            "core.count = {cores}\njournal.bytes = {journal_bytes}\njournal.file.bytes = {file_bytes}\n\
+             socket.request.max.bytes = {request_bytes}\n"
         )
     }
 }
