@@ -2,7 +2,7 @@
 
 use super::reply::{Finished, Reply, Tag};
 use super::work::{Start, Step, Work};
-use super::{api_versions, fetch, list_offsets, metadata, offset_for_leader_epoch, produce};
+use super::{api_versions, fetch, list_offsets, metadata, offset_for_leader_epoch, produce, topics};
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, PartitionId};
 use crate::base::time::Now;
@@ -226,6 +226,9 @@ fn handle<D: Disk>(
         ApiKey::Metadata => metadata::start(cx, &read(body, version)?, version),
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::start(cx, &read(body, version)?, version),
         ApiKey::ApiVersions => Start::Reply(api_versions::handle(&read(body, version)?, cx.correlation_id, version)),
+        ApiKey::CreateTopics => topics::create(cx, &read(body, version)?, version),
+        ApiKey::DeleteTopics => topics::delete(cx, &read(body, version)?, version),
+        ApiKey::CreatePartitions => topics::create_partitions(cx, &read(body, version)?, version),
         other => unreachable!("{other:?} is in the table of what is served, but has no handler"),
     })
 }

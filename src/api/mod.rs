@@ -3,6 +3,7 @@
 //! No socket and no disk: `net` hands frames in and takes replies out, `shard` does the work.
 
 pub mod api_versions;
+pub mod control;
 pub mod dispatch;
 pub mod fetch;
 pub mod layout;
@@ -11,6 +12,7 @@ pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod reply;
+pub mod topics;
 pub mod work;
 
 pub use dispatch::{Api, Verdict};

@@ -68,6 +68,7 @@ struct Common {
 /// With the exit code of the class of what went wrong.
 pub fn run(config: Config) -> Result<(), Failure> {
     let began = Instant::now();
+    end_with_any_panic();
     let signals =
         Signals::block().map_err(|error| failure(Exit::Kernel, format!("signals cannot be blocked: {error}")))?;
     let count = config.core.cpus.len() as u16;

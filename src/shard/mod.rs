@@ -5,6 +5,7 @@
 mod apply;
 pub mod commands;
 pub mod control;
+mod facts;
 mod fetch;
 mod groups;
 mod offsets;
