@@ -33,9 +33,9 @@ const LAYERS: &[Layer] = &[
     layer("ports", &["base"]),
     layer("log", &["base", "ports"]),
     layer("shard", &["base", "ports", "log", "partition", "group", "transaction", "cluster"]),
-    layer("api", &["base", "protocol", "security", "cluster", "shard"]),
+    layer("api", &["base", "ports", "protocol", "group", "security", "cluster", "shard"]),
     layer("runtime", &["base", "ports"]),
-    layer("net", &["base", "security", "cluster", "protocol", "shard", "api", "runtime"]),
+    layer("net", &["base", "ports", "security", "cluster", "protocol", "shard", "api", "runtime"]),
     layer("admin", &["base", "cluster", "shard", "runtime"]),
     layer(
         "cli",

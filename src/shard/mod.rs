@@ -16,12 +16,15 @@ mod produce;
 pub mod slab;
 pub mod startup;
 
+pub use crate::group::GroupSettings;
+pub use crate::log::LogSettings;
+
 use crate::base::ids::{CoreIndex, NodeId, PartitionId};
 use crate::base::time::{Nanos, Now};
 use crate::cluster::configs::Overrides;
 use crate::cluster::image::Image;
-use crate::group::{GroupSettings, Input};
-use crate::log::{CoreLog, LogSettings};
+use crate::group::Input;
+use crate::log::CoreLog;
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::{Disk, DiskCompletion};
 use crate::transaction::producer_ids::ProducerIds;
