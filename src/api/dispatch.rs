@@ -3,6 +3,10 @@
 use super::reply::{Finished, Reply, Tag};
 use super::work::{Start, Step, Work};
 use super::{api_versions, fetch, list_offsets, metadata, offset_for_leader_epoch, produce, topics};
+use super::{
+    api_versions, fetch, find_coordinator, group_offsets, groups, list_offsets, membership, metadata,
+    offset_for_leader_epoch, produce,
+};
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, PartitionId};
 use crate::base::time::Now;
@@ -224,6 +228,17 @@ fn handle<D: Disk>(
         ApiKey::Fetch => fetch::start(cx, read(body, version)?, version),
         ApiKey::ListOffsets => list_offsets::start(cx, read(body, version)?, version),
         ApiKey::Metadata => metadata::start(cx, &read(body, version)?, version),
+        ApiKey::OffsetCommit => group_offsets::commit(cx, &read(body, version)?, version),
+        ApiKey::OffsetFetch => group_offsets::fetch(cx, &read(body, version)?, version),
+        ApiKey::FindCoordinator => find_coordinator::start(cx, &read(body, version)?, version),
+        ApiKey::JoinGroup => membership::join(cx, &read(body, version)?, version),
+        ApiKey::Heartbeat => membership::heartbeat(cx, &read(body, version)?, version),
+        ApiKey::LeaveGroup => membership::leave(cx, &read(body, version)?, version),
+        ApiKey::SyncGroup => membership::sync(cx, &read(body, version)?, version),
+        ApiKey::DescribeGroups => groups::describe(cx, &read(body, version)?, version),
+        ApiKey::ListGroups => groups::list(cx, &read(body, version)?, version),
+        ApiKey::DeleteGroups => groups::delete(cx, &read(body, version)?, version),
+        ApiKey::OffsetDelete => group_offsets::delete(cx, &read(body, version)?, version),
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::start(cx, &read(body, version)?, version),
         ApiKey::ApiVersions => Start::Reply(api_versions::handle(&read(body, version)?, cx.correlation_id, version)),
         ApiKey::CreateTopics => topics::create(cx, &read(body, version)?, version),

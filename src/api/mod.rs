@@ -4,10 +4,15 @@
 
 pub mod api_versions;
 pub mod control;
+pub mod coordinator;
 pub mod dispatch;
 pub mod fetch;
+pub mod find_coordinator;
+pub mod group_offsets;
+pub mod groups;
 pub mod layout;
 pub mod list_offsets;
+pub mod membership;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;

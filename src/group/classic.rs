@@ -24,7 +24,7 @@ pub(super) type GroupId = Arc<str>;
 /// A member's id within its group.
 pub(super) type MemberId = Arc<str>;
 
-/// Where a group stands. `Display` gives Kafka's name.
+/// Where a group stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GroupState {
     /// No members; offsets may be there.
@@ -39,15 +39,22 @@ pub enum GroupState {
     Dead,
 }
 
-impl fmt::Display for GroupState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl GroupState {
+    /// Kafka's name.
+    pub fn name(self) -> &'static str {
+        match self {
             GroupState::Empty => "Empty",
             GroupState::PreparingRebalance => "PreparingRebalance",
             GroupState::CompletingRebalance => "CompletingRebalance",
             GroupState::Stable => "Stable",
             GroupState::Dead => "Dead",
-        })
+        }
+    }
+}
+
+impl fmt::Display for GroupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

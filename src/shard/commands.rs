@@ -45,7 +45,8 @@ pub enum Command {
     ListOffsets(Vec<ListOffset>),
     EpochEnds(Vec<EpochEnd>),
     Control(Control),
-    Group(group::Request),
+    /// To the coordinator of the group, or, for the list of all, to each core's.
+    Group { place: u32, request: group::Request },
 }
 
 /// What the work came to.
@@ -55,7 +56,8 @@ pub enum Answer<F> {
     ListOffsets(Vec<ListedOffset>),
     EpochEnds(Vec<EndedEpoch>),
     Control(Controlled),
-    Group(group::Reply),
+    /// `place` is the command's, so that one request can ask about several groups.
+    Group { place: u32, reply: group::Reply },
 }
 
 /// Batches for partitions of one core.

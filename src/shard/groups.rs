@@ -2,20 +2,26 @@
 
 use super::Shard;
 use super::commands::{Answer, Origin};
+use super::control::TopicWanted;
 use super::own::OwnAppend;
 use super::slab::Slab;
 use crate::base::error::ErrorCode;
 use crate::base::ids::PartitionId;
 use crate::base::record::BatchBuilder;
 use crate::base::time::Now;
+use crate::cluster::image::Partition as ImagePartition;
 use crate::cluster::names::CONSUMER_OFFSETS;
-use crate::group::{Action, AppendToken, Groups, Input, Reply, Request, RequestId};
+use crate::group::{Action, AppendToken, Groups, Input, Reply, Request, RequestId, partition_for};
 use crate::ports::Disk;
+
+/// Kafka's `offsets.topic.segment.bytes`: small, because all of it is read when a broker starts.
+const OFFSETS_SEGMENT_BYTES: u64 = 100 << 20;
 
 /// The coordinator of this core and who waits for it.
 pub(super) struct Coordinating {
     pub groups: Groups,
-    waiting: Slab<Origin>,
+    /// Who asked, and the place of the answer in its request.
+    waiting: Slab<(Origin, u32)>,
 }
 
 impl Coordinating {
@@ -25,9 +31,31 @@ impl Coordinating {
 }
 
 impl<D: Disk> Shard<D> {
+    /// The partition of `__consumer_offsets` that keeps a group. `None` while there is no such topic.
+    pub fn group_partition(&self, group: &str) -> Option<&ImagePartition> {
+        let topic = self.image.topic_by_name(CONSUMER_OFFSETS)?;
+        topic.partitions.get(partition_for(group, self.settings.groups.offsets_partition_count) as usize)
+    }
+
+    /// `__consumer_offsets` as it is to be made.
+    ///
+    /// Source: Kafka `GroupCoordinator.groupMetadataTopicConfigs`.
+    pub fn offsets_topic(&self) -> TopicWanted {
+        let config = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+        TopicWanted {
+            partition_count: self.settings.groups.offsets_partition_count,
+            configs: vec![
+                config("cleanup.policy", "compact"),
+                config("compression.type", "producer"),
+                config("segment.bytes", &OFFSETS_SEGMENT_BYTES.to_string()),
+            ],
+            ..TopicWanted::by_default(CONSUMER_OFFSETS.to_owned())
+        }
+    }
+
     /// A request to the groups of this core.
-    pub(super) fn group_request(&mut self, origin: Origin, request: Request, now: Now) {
-        let id = RequestId(self.coordinating.waiting.insert(origin));
+    pub(super) fn group_request(&mut self, origin: Origin, place: u32, request: Request, now: Now) {
+        let id = RequestId(self.coordinating.waiting.insert((origin, place)));
         self.group_step(Input::Request(id, request), now);
     }
 
@@ -54,8 +82,8 @@ impl<D: Disk> Shard<D> {
     }
 
     fn group_reply(&mut self, id: RequestId, reply: Reply) {
-        let origin = self.coordinating.waiting.remove(id.0).expect("a request is answered once");
-        self.answer(origin, Answer::Group(reply));
+        let (origin, place) = self.coordinating.waiting.remove(id.0).expect("a request is answered once");
+        self.answer(origin, Answer::Group { place, reply });
     }
 
     pub(super) fn on_group_records_durable(&mut self, token: AppendToken, now: Now) {

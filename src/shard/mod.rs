@@ -124,6 +124,16 @@ impl<D: Disk> Shard<D> {
         &self.image
     }
 
+    /// Cores of this process.
+    pub fn core_count(&self) -> u16 {
+        self.settings.core_count
+    }
+
+    /// 128 random bits.
+    pub fn random(&self) -> u128 {
+        (self.world.random)()
+    }
+
     fn slot(&self, id: PartitionId) -> Option<u32> {
         self.by_id.get(&id).copied()
     }
@@ -146,7 +156,7 @@ impl<D: Disk> Shard<D> {
             Command::ListOffsets(parts) => self.list_offsets(origin, parts),
             Command::EpochEnds(parts) => self.epoch_ends(origin, parts),
             Command::Control(control) => self.control(origin, control, now),
-            Command::Group(request) => self.group_request(origin, request, now),
+            Command::Group { place, request } => self.group_request(origin, place, request, now),
         }
     }
 
