@@ -6,6 +6,8 @@ repo=$(cd "$here/../../.." && pwd)
 cache=${RINGLOG_CLIENTS_CACHE:-$repo/target/clients}
 [[ $# -eq 1 && $1 == *:* ]] || { echo "usage: $0 HOST:PORT" >&2; exit 2; }
 address=$1
+# Clients would look for a broker that is not there until every check is out of time.
+(exec 3<>"/dev/tcp/${address%:*}/${address##*:}") 2>/dev/null || { echo "FAIL connect: nobody listens on $address"; exit 1; }
 mkdir -p "$cache"
 
 # Seconds one client may take for everything, and one check.

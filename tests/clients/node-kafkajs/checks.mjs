@@ -263,7 +263,10 @@ check.add('list, describe, delete groups', async () => {
 check.add('add partitions', async () => {
   const topic = await newTopic(1)
   await admin.createPartitions({ topicPartitions: [{ topic, count: 4 }] })
-  await eventually('four partitions', async () => (await admin.fetchTopicOffsets(topic)).length === 4)
+  await eventually('four partitions with leaders', async () => {
+    const { topics } = await admin.fetchTopicMetadata({ topics: [topic] })
+    return topics[0].partitions.filter((p) => p.leader >= 0).length === 4
+  })
   expect('offset', await produce(topic, [{ value: 'x', partition: 3 }]), 0)
 })
 
