@@ -27,6 +27,13 @@ struct Model {
     batches: Vec<(Offset, Offset, Vec<u8>)>,
     end: Offset,
     durable: Offset,
+    /// Where the log must start at least, and may start at most.
+    start: Offset,
+    start_max: Offset,
+    /// A truncation to here has begun.
+    cut: Option<Offset>,
+    /// A deletion has begun; nothing of it may be left, or all.
+    dropping: bool,
     log: Option<LogIndex>,
 }
 
@@ -123,16 +130,18 @@ impl Run {
     fn adopt(&mut self, found: HashMap<PartitionId, (LogIndex, Offset)>, check: bool) {
         for (id, model) in &mut self.models {
             let Some(&(log, end)) = found.get(id) else {
-                assert_eq!(model.durable, 0, "{id} is lost");
-                model.batches.clear();
-                model.end = 0;
-                model.log = None;
+                assert!(model.durable == 0 || model.dropping, "{id} is lost");
+                *model = Model::default();
                 continue;
             };
+            let (start, _) = self.world.log.as_ref().expect("started").offsets(log).expect("open");
+            assert!(start >= model.start && start <= model.start_max.max(model.start), "{id} starts at {start}");
+            (model.start, model.start_max) = (start, start);
+            (model.dropping, model.cut) = (false, None);
             assert!(end >= model.durable, "{id}: durable up to {}, found up to {end}", model.durable);
             assert!(end <= model.end, "{id}: more than was ever appended");
             model.batches.retain(|batch| batch.1 <= end);
-            assert_eq!(model.batches.last().map_or(0, |batch| batch.1), end, "{id} ends within a batch");
+            assert_eq!(model.batches.last().map_or(end, |batch| batch.1), end, "{id} ends within a batch");
             model.end = end;
             model.durable = end;
             model.log = Some(log);
@@ -148,7 +157,7 @@ impl Run {
         let models = std::mem::take(&mut self.models);
         for (id, model) in &models {
             let Some(index) = model.log else { continue };
-            let mut offset = 0;
+            let mut offset = model.start;
             while offset < model.end {
                 let max_bytes = self.world.rng.below(50_000);
                 let bytes = self.read(&log, index, offset, max_bytes, model.end);
@@ -156,7 +165,9 @@ impl Run {
                 offset = compare(*id, model, offset, &bytes);
             }
             let past = log.read(index, model.end + 1, 1000, model.end, true);
-            assert!(matches!(past, Err(ReadError::OutOfRange { start: 0, end }) if end == model.end));
+            assert!(
+                matches!(past, Err(ReadError::OutOfRange { start, end }) if (start, end) == (model.start, model.end))
+            );
         }
         self.models = models;
     }
@@ -188,7 +199,8 @@ impl Run {
         panic!("never loaded");
     }
 
-    fn append_some(&mut self, count: usize) {
+    /// Appends, and where `changes` does other things to partitions. Returns true where one of them is to be cut off by a crash.
+    fn append_some(&mut self, count: usize, changes: bool) -> bool {
         let log = self.world.log.clone().expect("started");
         for _ in 0..count {
             let id = id(self.world.rng.below(4) as i32);
@@ -218,14 +230,75 @@ impl Run {
                 self.world.turn();
             }
             self.take_durable();
+            if changes && self.world.rng.one_in(40) && self.change(id, index) {
+                return true;
+            }
         }
+        false
+    }
+
+    /// Cuts, trims or deletes a partition. Returns true where the crash is to come before it is done.
+    fn change(&mut self, id: PartitionId, index: LogIndex) -> bool {
+        let log = self.world.log.clone().expect("started");
+        let model = self.models.get_mut(&id).expect("entered");
+        let choice = self.world.rng.below(4);
+        let at = self.world.rng.below(model.batches.len() + 1);
+        let offset = model.batches.get(at).map_or(model.end, |batch| batch.0).max(model.start);
+        let world_log = log.clone();
+        let limit = model.durable;
+        let now_ms = self.world.now.wall_ms;
+        let segment_bytes = self.partition.segment_bytes;
+        let kept = PartitionSettings { retention_bytes: Some(segment_bytes), ..self.partition };
+        match choice {
+            0 => (model.durable, model.cut) = (model.durable.min(offset), Some(offset)),
+            1 => model.start_max = model.start_max.max(offset),
+            2 => model.start_max = model.durable.max(model.start_max),
+            _ => model.dropping = true,
+        }
+        let work = async move {
+            match choice {
+                0 => drop(world_log.truncate(index, offset, |_| b"producers".to_vec()).await.expect("truncate")),
+                1 => world_log.set_start_offset(index, offset).await.expect("start"),
+                2 => {
+                    world_log.set_settings(index, kept);
+                    world_log.apply_retention(index, now_ms, limit).await.expect("retention");
+                }
+                _ => world_log.drop_partition(index).await.expect("drop"),
+            }
+        };
+        if self.world.rng.one_in(4) {
+            self.world.disk.spawn(work);
+            for _ in 0..self.world.rng.below(60) {
+                self.world.turn();
+            }
+            return true;
+        }
+        self.world.run(work);
+        self.take_durable();
+        let model = self.models.get_mut(&id).expect("entered");
+        match choice {
+            0 => {
+                let (_, end) = log.offsets(index).expect("open");
+                assert_eq!(end, offset, "cut at a batch");
+                model.batches.retain(|batch| batch.1 <= end);
+                (model.end, model.durable, model.cut) = (end, end, None);
+            }
+            1 | 2 => {
+                let (start, _) = log.offsets(index).expect("open");
+                assert!(start >= model.start && start <= model.start_max);
+                (model.start, model.start_max) = (start, start);
+            }
+            _ => *model = Model::default(),
+        }
+        false
     }
 
     fn take_durable(&mut self) {
         for durable in std::mem::take(&mut self.world.durable) {
             let model = self.models.values_mut().find(|model| model.log == Some(durable.log)).expect("known");
-            assert!(durable.end_offset > model.durable && durable.end_offset <= model.end);
-            model.durable = durable.end_offset;
+            assert!(durable.end_offset <= model.end);
+            let end = durable.end_offset.min(model.cut.unwrap_or(Offset::MAX));
+            model.durable = model.durable.max(end);
         }
     }
 
@@ -282,6 +355,7 @@ impl Reached {
         sum.indexes_rebuilt += more.indexes_rebuilt;
         sum.refused_backlog += more.refused_backlog;
         sum.syncs += more.syncs;
+        sum.segments_deleted += more.segments_deleted;
     }
 
     fn assert_all(&self) {
@@ -289,7 +363,7 @@ impl Reached {
         assert!(sum.journal_files_recycled > 0 && sum.checkpoints > 0 && sum.segments_rolled > 0, "{sum:?}");
         assert!(sum.chunks_evicted > 0 && sum.reads_file > 0 && sum.reads_memory > 0, "{sum:?}");
         assert!(sum.indexes_loaded > 0 && sum.indexes_rebuilt > 0, "{sum:?}");
-        assert!(sum.refused_backlog > 0 && sum.syncs > 0, "{sum:?}");
+        assert!(sum.refused_backlog > 0 && sum.syncs > 0 && sum.segments_deleted > 0, "{sum:?}");
     }
 }
 
@@ -311,7 +385,10 @@ fn what_was_durable_survives_any_crash() {
         for _ in 0..3 {
             run.start();
             let count = run.world.rng.below(400);
-            run.append_some(count);
+            if run.append_some(count, true) {
+                run.world.crash();
+                continue;
+            }
             if run.world.rng.one_in(3) {
                 run.check();
             }
@@ -339,7 +416,7 @@ fn a_closed_log_replays_nothing() {
     for_seeds(|seed| {
         let mut run = Run::new(seed);
         run.start();
-        run.append_some(200);
+        run.append_some(200, false);
         run.close();
         run.world.crash();
         let disk = run.world.disk.clone();

@@ -1,12 +1,18 @@
 //! From a frame to the API it asks for, and from the cores' answers to its reply.
 
+use super::api_versions;
+use super::fetch;
+use super::find_coordinator;
+use super::group_offsets;
+use super::groups;
+use super::list_offsets;
+use super::membership;
+use super::metadata;
+use super::offset_for_leader_epoch;
+use super::produce;
 use super::reply::{Finished, Reply, Tag};
+use super::topics;
 use super::work::{Start, Step, Work};
-use super::{api_versions, fetch, list_offsets, metadata, offset_for_leader_epoch, produce, topics};
-use super::{
-    api_versions, fetch, find_coordinator, group_offsets, groups, list_offsets, membership, metadata,
-    offset_for_leader_epoch, produce,
-};
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, PartitionId};
 use crate::base::time::Now;

@@ -4,7 +4,6 @@ use super::LogIndex;
 use super::core::CoreLog;
 use super::error::Refused;
 use super::partition::Mode;
-use super::settings::PartitionSettings;
 use crate::base::ids::Offset;
 use crate::ports::Disk;
 
@@ -35,13 +34,6 @@ impl<D: Disk> CoreLog<D> {
     /// The first offset that can be read; 0 for a partition that is gone.
     pub fn start_offset(&self, log: LogIndex) -> Offset {
         self.0.state.borrow().log(log).map_or(0, |partition| partition.start_offset)
-    }
-
-    /// The topic's settings have changed.
-    pub fn set_settings(&self, log: LogIndex, settings: PartitionSettings) {
-        if let Some(partition) = self.0.state.borrow_mut().log_mut(log) {
-            partition.settings = settings;
-        }
     }
 
     /// Waits until `ready` is true; asks again whenever a write has completed.

@@ -35,6 +35,7 @@ impl<D: Disk> CoreLog<D> {
     /// Starts whatever is due and can go.
     pub(crate) fn keep_up(&self, state: &mut State<D>) {
         self.prepare_journal(state);
+        self.unlink_due(state);
         let now = state.now.mono;
         let retire_through = state.ring.retire_through();
         let is_look = now.since(state.looks.last) >= LOOK_AGAIN_MS * 1_000_000;
@@ -200,10 +201,10 @@ impl<D: Disk> CoreLog<D> {
             let mut state = self.0.state.borrow_mut();
             let Some(partition) = state.log_of(log, serial) else { return };
             let Some(segment) = partition.segment_mut(base) else { return };
-            segment.syncing = false;
-            // A truncation may have cut the segment meanwhile; it synced on its own.
-            segment.synced = segment.synced.max(written.min(segment.written));
+            segment.synced = segment.synced.max(written);
             let is_finished = segment.sealed && segment.synced == segment.bytes;
+            // What is finished stays marked until its file is closed.
+            segment.syncing = is_finished;
             state.after_write(log, serial);
             is_finished
         };
@@ -221,7 +222,6 @@ impl<D: Disk> CoreLog<D> {
             let Some(partition) = state.log_of(log, serial) else { return };
             let path = dir::segment_path(&partition.dir, base);
             let Some(segment) = partition.segment_mut(base) else { return };
-            segment.file = SegmentFile::Closed;
             (segment.bytes, path)
         };
         // Not synced: padding that comes back after a crash is read as the segment's end.
@@ -230,9 +230,13 @@ impl<D: Disk> CoreLog<D> {
         }
         let mut state = self.0.state.borrow_mut();
         state.writer.evictable.push_back(Evictable { log, serial, segment: base, end: bytes });
-        let segment = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base));
-        let index_bytes = segment.and_then(|segment| segment.index.as_ref()).map_or(0, Index::memory_bytes);
+        let Some(segment) = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base)) else { return };
+        segment.file = SegmentFile::Closed;
+        segment.syncing = false;
+        let index_bytes = segment.index.as_ref().map_or(0, Index::memory_bytes);
         state.cache_index(log, serial, base, index_bytes);
+        drop(state);
+        self.0.signal.notify();
     }
 
     /// Appends the entries that the index file lacks and the segment's file has. Failures cost a later scan, nothing else.
@@ -271,6 +275,8 @@ impl<D: Disk> CoreLog<D> {
             // Written whole the next time.
             Err(_) => segment.index_saved = 0,
         }
+        drop(state);
+        self.0.signal.notify();
     }
 
     async fn write_index(&self, path: &Path, at: u64, bytes: Vec<u8>, seal: Option<Vec<u8>>) -> io::Result<()> {
@@ -297,8 +303,7 @@ impl<D: Disk> State<D> {
         for file in ring.retiring() {
             for &slot in &file.appended {
                 let Some(partition) = slots[slot as usize].as_mut() else { continue };
-                writer.want_syncs(LogIndex(slot), partition, through);
-                if partition.is_forced(through) {
+                if partition.target(through).is_some() {
                     writer.enqueue(LogIndex(slot), partition);
                 }
             }

@@ -4,6 +4,7 @@
 
 use super::background::Looks;
 use super::counters::Counters;
+use super::deletion::Deletions;
 use super::error::{Fatal, Refused};
 use super::journal::commit::{COMMIT_TOKEN, CommitEntry, Commits, Written};
 use super::journal::format::{BATCH_PREFIX_BYTES, Kind, RecordHeader};
@@ -60,6 +61,9 @@ pub(crate) struct State<D: Disk> {
     pub checkpoints_due: Vec<LogIndex>,
     pub looks: Looks,
     pub index_cache: IndexCache,
+    pub deletions: Deletions,
+    /// Generations of partitions dropped in this session, should they be made again.
+    pub dropped: HashMap<PartitionId, u32>,
 }
 
 impl<D: Disk> State<D> {
@@ -81,6 +85,8 @@ impl<D: Disk> State<D> {
             checkpoints_due: Vec::new(),
             looks: Looks::default(),
             index_cache: IndexCache::default(),
+            deletions: Deletions::default(),
+            dropped: HashMap::new(),
             settings,
         }
     }

@@ -28,6 +28,19 @@ pub fn parse_partition_dir_name(name: &str) -> Option<(&str, PartitionId)> {
 
 pub const SEGMENT_SUFFIX: &str = ".log";
 pub const INDEX_SUFFIX: &str = ".index";
+/// Ends the name of a file or directory that is only waiting to be unlinked.
+const DELETED_SUFFIX: &str = ".deleted";
+
+pub(crate) fn deleted_path(path: &Path, mark: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{mark}{DELETED_SUFFIX}"));
+    PathBuf::from(name)
+}
+
+pub(crate) fn is_deleted_name(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(DELETED_SUFFIX))
+}
+
 pub(crate) fn segment_path(dir: &Path, base_offset: Offset) -> PathBuf {
     dir.join(format!("{base_offset:020}{SEGMENT_SUFFIX}"))
 }
@@ -91,6 +104,8 @@ mod tests {
     fn segment_and_journal_names_read_back() {
         let dir = Path::new("/d");
         assert_eq!(parse_segment_name(&segment_path(dir, 42)), Some(42));
+        assert_eq!(parse_segment_name(&deleted_path(&segment_path(dir, 42), 1)), None);
+        assert!(is_deleted_name(&deleted_path(&index_path(dir, 1), 2)));
         assert_eq!(parse_segment_name(Path::new("/d/42.log")), None);
         assert_eq!(parse_journal_name(&journal_path(dir, 7)), Some(7));
     }

@@ -1,10 +1,11 @@
 //! Brings sealed segments' indexes and files into reach of reads, and lets go of the ones used longest ago.
 
 use super::core::{CoreLog, State};
+use super::cursor::SegmentName;
 use super::dir;
 use super::error::{LogError, Refused};
-use super::partition::{Mark, Place};
-use super::segment::load::{BatchWalk, Loaded, load};
+use super::partition::{Mark, Mode, Place};
+use super::segment::load::{Loaded, load};
 use super::{LogIndex, partition::PartitionLog};
 use crate::base::ids::Offset;
 use crate::ports::{Disk, OpenMode};
@@ -89,10 +90,10 @@ impl<D: Disk> CoreLog<D> {
 
     /// Looks into the file for the batch boundary at `limit`, where the index alone is too coarse.
     async fn find_limit(&self, log: LogIndex, serial: u64, base: Offset, limit: Offset) -> Result<(), LogError> {
-        let (id, dir, entry) = {
+        let entry = {
             let mut state = self.0.state.borrow_mut();
             let Some(partition) = state.log_of(log, serial) else { return Ok(()) };
-            let (id, dir, known) = (partition.id, partition.dir.clone(), partition.known_place(limit));
+            let known = partition.known_place(limit);
             let Some(segment) = partition.segment_mut(base) else { return Ok(()) };
             if known.is_some() || limit <= base || limit >= segment.end_offset {
                 return Ok(());
@@ -101,16 +102,10 @@ impl<D: Disk> CoreLog<D> {
             let Some(entry) = entry.filter(|entry| u64::from(entry.position) < segment.memory_start()) else {
                 return Ok(());
             };
-            (id, dir, entry)
+            entry
         };
-        let path = dir::segment_path(&dir, base);
-        let (mut position, offset) = (u64::from(entry.position), base + Offset::from(entry.relative_offset));
-        let mut walk = BatchWalk::open(&self.0.disk, &path, id, base, position, offset).await?;
-        while let Some((at, header)) = walk.next().await?
-            && header.next_offset() <= limit
-        {
-            position = at + header.batch_bytes() as u64;
-        }
+        let from = (u64::from(entry.position), base + Offset::from(entry.relative_offset));
+        let (position, _) = self.boundary_before(SegmentName { log, serial, base }, from, limit).await?;
         let mut state = self.0.state.borrow_mut();
         if let Some(partition) = state.log_of(log, serial) {
             partition.remember(Mark { offset: limit, place: Place { segment: base, position } });
@@ -145,10 +140,11 @@ enum Unloaded {
 
 fn unload<D: Disk>(slots: &mut [Option<PartitionLog<D>>], (log, serial, base): (LogIndex, u64, Offset)) -> Unloaded {
     let partition = slots[log.0 as usize].as_mut().filter(|partition| partition.serial == serial);
-    let Some(segment) = partition.and_then(|partition| partition.segment_mut(base)) else {
-        return Unloaded::Bytes(0);
-    };
-    if !segment.index_sealed || segment.index_saving {
+    let Some(partition) = partition else { return Unloaded::Bytes(0) };
+    // A truncation may be about to make it the active segment.
+    let is_pinned = partition.mode == Mode::Closed;
+    let Some(segment) = partition.segment_mut(base) else { return Unloaded::Bytes(0) };
+    if is_pinned || !segment.sealed || !segment.index_sealed || segment.index_saving {
         return Unloaded::Needed;
     }
     segment.reader = None;

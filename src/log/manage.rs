@@ -6,7 +6,7 @@ use super::error::{Damage, LogError, Refused};
 use super::journal::format::Kind;
 use super::journal::ring::Ring;
 use super::journal::scan::ScannedJournal;
-use super::partition::{Mark, PartitionLog};
+use super::partition::{Mode, PartitionLog};
 use super::recovery::{Recovered, segment_bases};
 use super::segment::load::load;
 use super::segment::{Segment, SegmentFile};
@@ -57,7 +57,11 @@ impl<D: Disk> CoreLog<D> {
         producers: &[u8],
     ) -> Result<LogIndex, LogError> {
         let Opening { dir, settings } = opening;
-        let log = self.0.state.borrow_mut().add(PartitionLog::new(id, 1, dir, settings, start_offset));
+        let log = {
+            let mut state = self.0.state.borrow_mut();
+            let generation = state.first_generation(id);
+            state.add(PartitionLog::new(id, generation, dir, settings, start_offset))
+        };
         self.checkpoint_when_possible(log, producers).await?;
         Ok(log)
     }
@@ -213,10 +217,20 @@ impl<D: Disk> CoreLog<D> {
 }
 
 impl<D: Disk> State<D> {
+    /// A generation above that of any earlier partition of this id, also in other journals: one opening a second is never reached.
+    fn first_generation(&self, id: PartitionId) -> u32 {
+        let seconds = u32::try_from(self.now.wall_ms / 1000).unwrap_or(1).max(1);
+        self.dropped.get(&id).map_or(seconds, |dropped| seconds.max(dropped + 1))
+    }
+
     /// Appends a checkpoint, or the truncation that bears one.
     pub fn checkpoint(&mut self, log: LogIndex, kind: Kind, producers: &[u8]) -> Result<(), Refused> {
         let Some(partition) = self.log_mut(log) else { return Ok(()) };
         partition.checkpoint_due = false;
+        if kind == Kind::Checkpoint && partition.mode == Mode::Closed {
+            // It is cut or deleted, which the journal may know already; if it stays, it is asked for again.
+            return Ok(());
+        }
         let end_offset = partition.end_offset;
         let payload = partition.checkpoint(producers).encode();
         self.append_control(log, kind, end_offset, &payload)
@@ -250,9 +264,7 @@ async fn load_partition<D: Disk>(
         return Err(LogError::Damaged(Damage { path, position: active.bytes, partition: Some(id), what }));
     }
     segments.push(active);
-    partition.clean_before = last;
-    partition.segments = segments.into();
-    partition.durable = Mark { offset: partition.end_offset, place: partition.end_place() };
+    partition.adopt_segments(segments.into());
     Ok(partition)
 }
 

@@ -12,16 +12,19 @@
 //! hot write, [`CoreLog::read`]. Once a turn `take_checkpoints_due` → `checkpoint` with the shard's blob for each.
 //!
 //! **Calls that wait**, for tasks beside the turn loop: `load` after `ReadError::NotLoaded`, `find_by_timestamp`,
-//! `find_max_timestamp`, `close`. They need turns and completions to go on.
+//! `find_max_timestamp`, `truncate`, `set_start_offset`, `apply_retention`, `drop_partition`, `verify`, `close`. They need turns and
+//! completions to go on.
 //!
 //! By file: `core` (state, hot calls) → `journal/commit` (group commit) → `journal/ring` (files) · `partition`, `segment/*` (tail, index,
-//! positions) → `writer` (tail to segment) → `background` (tasks) · `reader`, `loading`, `lookup` · `manage` (open, close) ·
-//! `journal/scan` → `recovery`.
+//! positions) → `writer` (tail to segment) → `background` (tasks) · `reader`, `loading`, `lookup`, `cursor` · `manage` (open, close) ·
+//! `truncation`, `retention`, `deletion`, `verify` · `journal/scan` → `recovery`.
 
 mod access;
 mod background;
 mod core;
 mod counters;
+mod cursor;
+mod deletion;
 mod dir;
 mod error;
 mod journal;
@@ -31,16 +34,19 @@ mod manage;
 mod partition;
 mod reader;
 mod recovery;
+mod retention;
 mod segment;
 mod settings;
 mod signal;
-mod tmp;
+mod truncation;
+mod verify;
 mod window;
 mod writer;
 
 pub use self::core::CoreLog;
 pub use crate::ports::Piece;
 pub use counters::Counters;
+pub use deletion::remove_leftovers;
 pub use dir::{parse_partition_dir_name, partition_dir_name};
 pub use error::{Damage, Fatal, LogError, ReadError, Refused};
 pub use journal::format::EpochStart;

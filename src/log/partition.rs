@@ -29,8 +29,8 @@ pub(crate) struct Mark {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
     Open,
-    /// Appends wait: records are being cut off.
-    Truncating,
+    /// Appends wait and nothing is written: records are cut off, or all of it is deleted.
+    Closed,
 }
 
 /// Recent ends of reads, where the next read of the same consumer starts.
@@ -111,6 +111,29 @@ impl<D: Disk> PartitionLog<D> {
             dirty_since: None,
             hints: [None; HINTS],
             next_hint: 0,
+        }
+    }
+
+    /// Puts what a directory holds in place of the first, empty segment. All of it is durable.
+    pub fn adopt_segments(&mut self, segments: VecDeque<Segment<D>>) {
+        self.segments = segments;
+        let (base, end) = (self.active().base_offset, self.end_place());
+        (self.clean_before, self.closed_before) = (base, base);
+        self.durable = Mark { offset: self.end_offset, place: end };
+    }
+
+    /// Looks for segments that are not durable, or not closed, from the first one again.
+    pub fn reset_clean(&mut self) {
+        let first = self.segments[0].base_offset;
+        (self.clean_before, self.closed_before) = (first, first);
+    }
+
+    /// Forgets leader epochs that ended before `start`; the one in force there then begins there.
+    pub fn epochs_after(&mut self, start: Offset) {
+        let after = self.epochs.partition_point(|epoch| epoch.start_offset <= start);
+        self.epochs.drain(..after.saturating_sub(1));
+        if let Some(first) = self.epochs.first_mut() {
+            first.start_offset = first.start_offset.max(start);
         }
     }
 
@@ -238,6 +261,11 @@ impl<D: Disk> PartitionLog<D> {
         }
     }
 
+    /// Forgets what `remember` was told: offsets may come to mean other bytes.
+    pub fn forget_hints(&mut self) {
+        self.hints = [None; HINTS];
+    }
+
     /// The place of `offset` if it is the end of the log, of its durable part, or of a recent read.
     pub fn known_place(&self, offset: Offset) -> Option<Place> {
         if offset == self.durable.offset {
@@ -294,5 +322,12 @@ impl<D: Disk> PartitionLog<D> {
     /// … is in the segments' files.
     pub fn is_written(&self) -> bool {
         self.unfinished().all(|segment| segment.written >= self.durable_in(segment))
+    }
+
+    /// Nothing of the partition is on its way to the disk, and all of it is durable in the journal.
+    pub fn is_quiet(&self) -> bool {
+        self.durable.offset == self.end_offset
+            && self.checkpoints_pending == 0
+            && self.segments.iter().all(Segment::is_quiet)
     }
 }

@@ -3,10 +3,11 @@
 //! Writes to segments only, never to the journal, and the same bytes each time: whenever it is interrupted, it starts over. What
 //! is damaged is left as it is and reported with the partition, which is then not served.
 
+use super::deletion::rename_deleted;
 use super::dir;
 use super::error::{Damage, LogError};
 use super::journal::format::{Checkpoint, EpochStart, Kind, RecordHeader};
-use super::journal::scan::{Position, Records, ScannedJournal, ScannedPartition};
+use super::journal::scan::{Position, Records, ScannedJournal, ScannedPartition, Truncation};
 use super::segment::format::{FIRST_BATCH_AT, SegmentHeader};
 use super::segment::index::{ENTRY_BYTES, INDEX_HEADER_BYTES, Index};
 use super::segment::load::{BatchWalk, load};
@@ -52,6 +53,8 @@ struct Repair<D: Disk> {
     recovered: Recovered,
     checkpoint: Checkpoint,
     checkpointed: Position,
+    born: Position,
+    truncations: Vec<Truncation>,
     /// `None` until the first record that the segments may lack.
     writer: Option<SegmentWriter<D>>,
     damage: Option<Damage>,
@@ -75,10 +78,12 @@ pub async fn recover<D: Disk>(
 ) -> Result<Vec<(PartitionId, Result<Recovered, Damage>)>, LogError> {
     let mut repairs = HashMap::new();
     for (id, partition) in &scanned.partitions {
-        if !partition.is_dropped
-            && wanted(*id)
-            && let Some(repair) = Repair::begin(data_dir, *id, partition, scanned)
-        {
+        if !wanted(*id) {
+            continue;
+        }
+        if partition.is_dropped {
+            finish_drop(disk, data_dir, partition).await?;
+        } else if let Some(repair) = Repair::begin(data_dir, *id, partition, scanned) {
             replay(*id, Replay::Checkpoint(&repair.recovered.producers));
             repairs.insert(*id, repair);
         }
@@ -106,6 +111,17 @@ pub async fn recover<D: Disk>(
     Ok(results)
 }
 
+/// Renames the directory of a dropped partition, should the crash have come before that. `remove_leftovers` unlinks it.
+async fn finish_drop<D: Disk>(disk: &D, data_dir: &Path, partition: &ScannedPartition) -> Result<(), LogError> {
+    let Some((_, checkpoint)) = &partition.checkpoint else { return Ok(()) };
+    let path = data_dir.join(&checkpoint.dir);
+    // Serials of this process begin at 1.
+    match rename_deleted(disk, &path, 0).await? {
+        Some(_) => disk.sync_dir(data_dir).await.map_err(LogError::io("sync", data_dir)),
+        None => Ok(()),
+    }
+}
+
 impl<D: Disk> Repair<D> {
     fn begin(
         data_dir: &Path,
@@ -124,7 +140,7 @@ impl<D: Disk> Repair<D> {
             id,
             dir: data_dir.join(&checkpoint.dir),
             generation: partition.generation,
-            start_offset: checkpoint.start_offset,
+            start_offset: partition.start_offset,
             end_offset: checkpoint.segment_end_offset,
             epochs: checkpoint.epochs.clone(),
             producers: checkpoint.producers.clone(),
@@ -133,7 +149,8 @@ impl<D: Disk> Repair<D> {
         let is_closed = scanned.is_closed
             && partition.last == checkpointed
             && checkpoint.segment_end_offset == checkpoint.end_offset;
-        Some(Repair { recovered, checkpoint, checkpointed, writer: None, damage, is_closed })
+        let (born, truncations) = (partition.born, partition.truncations.clone());
+        Some(Repair { recovered, checkpoint, checkpointed, born, truncations, writer: None, damage, is_closed })
     }
 
     /// Applies one record. Returns the bytes it left to be written.
@@ -145,44 +162,28 @@ impl<D: Disk> Repair<D> {
         payload: &Bytes,
         replay: &mut impl FnMut(PartitionId, Replay<'_>),
     ) -> Result<usize, LogError> {
-        if self.damage.is_some() || record.generation != self.recovered.generation {
+        let is_ours = record.generation == self.recovered.generation && at > self.born;
+        if self.damage.is_some() || record.kind != Kind::Append || !is_ours {
             return Ok(0);
         }
         let is_later = at > self.checkpointed;
-        match record.kind {
-            Kind::StartOffset if is_later => {
-                self.recovered.start_offset = self.recovered.start_offset.max(record.offset);
-            }
-            Kind::Truncate
-                if !is_later
-                    && record.offset > self.checkpoint.segment_end_offset
-                    && record.offset < self.recovered.end_offset =>
-            {
-                self.cut(disk, record.offset).await?;
-            }
-            Kind::Append => {
-                let header = BatchHeader::read(payload).expect("the record was checked");
-                let is_known = header.next_offset() <= self.checkpoint.segment_end_offset;
-                // Before the checkpoint: in the segments by then, or cut off by then.
-                if !is_later && (is_known || record.offset >= self.checkpoint.end_offset) {
-                    return Ok(0);
-                }
-                if record.offset < self.recovered.end_offset {
-                    self.cut(disk, record.offset).await?;
-                }
-                let written = self.append(disk, record, &header, payload).await?;
-                if is_later && self.damage.is_none() {
-                    let epoch = header.partition_leader_epoch;
-                    if self.recovered.epochs.last().is_none_or(|last| epoch > last.epoch) {
-                        self.recovered.epochs.push(EpochStart { epoch, start_offset: header.base_offset });
-                    }
-                    replay(self.recovered.id, Replay::Batch(&header, payload));
-                }
-                return Ok(written);
-            }
-            _ => {}
+        let header = BatchHeader::read(payload).expect("the record was checked");
+        let is_known = header.next_offset() <= self.checkpoint.segment_end_offset;
+        // Before the checkpoint: in the segments by then, or cut off by then.
+        if !is_later && (is_known || self.is_cut(at, record.offset)) {
+            return Ok(0);
         }
-        Ok(0)
+        // What lies before the start may be gone from the segments, so it is not missed.
+        let is_needed = header.next_offset() > self.recovered.start_offset;
+        let written = if is_needed { self.append(disk, record, &header, payload).await? } else { 0 };
+        if is_later && self.damage.is_none() {
+            let epoch = header.partition_leader_epoch;
+            if self.recovered.epochs.last().is_none_or(|last| epoch > last.epoch) {
+                self.recovered.epochs.push(EpochStart { epoch, start_offset: header.base_offset });
+            }
+            replay(self.recovered.id, Replay::Batch(&header, payload));
+        }
+        Ok(written)
     }
 
     async fn append(
@@ -225,12 +226,10 @@ impl<D: Disk> Repair<D> {
         Ok(())
     }
 
-    /// Cuts what was written back to `offset`, where a batch ends.
-    async fn cut(&mut self, disk: &D, offset: Offset) -> Result<(), LogError> {
-        if let Some(mut writer) = self.writer.take() {
-            writer.flush(disk, true).await?;
-        }
-        self.reach(disk, offset).await
+    /// Whether a later truncation took away what was appended at `offset`.
+    fn is_cut(&self, at: Position, offset: Offset) -> bool {
+        let later = self.truncations.iter().filter(|truncation| truncation.at > at);
+        later.into_iter().any(|truncation| truncation.end_offset <= offset || truncation.is_empty)
     }
 
     async fn flush(&mut self, disk: &D) -> Result<(), LogError> {
@@ -242,7 +241,7 @@ impl<D: Disk> Repair<D> {
 
     async fn finish(mut self, disk: &D) -> Result<Result<Recovered, Damage>, LogError> {
         if self.damage.is_none() && self.writer.is_none() && !self.is_closed {
-            self.reach(disk, self.checkpoint.end_offset).await?;
+            self.reach(disk, self.checkpoint.end_offset.max(self.recovered.start_offset)).await?;
         }
         if self.damage.is_none() && self.recovered.end_offset < self.checkpoint.end_offset {
             let (end, expected) = (self.recovered.end_offset, self.checkpoint.end_offset);
@@ -264,6 +263,8 @@ struct End {
     segment: Offset,
     position: u64,
     offset: Offset,
+    /// No segment before it is needed: they end before the log starts.
+    starts_over: bool,
 }
 
 /// The last batch boundary at or before `offset`, reading on from where the checkpoint says that segments are whole.
@@ -277,15 +278,21 @@ async fn find_end<D: Disk>(
         segment: checkpoint.segment_base,
         position: checkpoint.segment_position,
         offset: checkpoint.segment_end_offset,
+        starts_over: false,
     };
     let bases = segment_bases(disk, &recovered.dir).await?;
     if end.position > 0 && !bases.contains(&end.segment) {
-        return Ok(Err(Damage {
-            path: dir::segment_path(&recovered.dir, end.segment).display().to_string(),
-            position: 0,
-            partition: Some(recovered.id),
-            what: "the segment is missing".into(),
-        }));
+        if recovered.start_offset < end.offset {
+            return Ok(Err(Damage {
+                path: dir::segment_path(&recovered.dir, end.segment).display().to_string(),
+                position: 0,
+                partition: Some(recovered.id),
+                what: "the segment is missing".into(),
+            }));
+        }
+        // Deleted since the checkpoint, with all before the log's new start.
+        let next = bases.iter().copied().find(|base| *base > end.segment).unwrap_or(offset);
+        end = End { segment: next, position: 0, offset: next, starts_over: false };
     }
     let first = bases.partition_point(|base| *base < end.segment);
     for &base in &bases[first..] {
@@ -299,8 +306,13 @@ async fn find_end<D: Disk>(
             if header.next_offset() > offset {
                 break;
             }
-            end = End { segment: base, position: position + header.batch_bytes() as u64, offset: header.next_offset() };
+            let (position, offset) = (position + header.batch_bytes() as u64, header.next_offset());
+            end = End { segment: base, position, offset, starts_over: false };
         }
+    }
+    if end.offset < offset && offset <= recovered.start_offset {
+        // Between the segments and the start of the log nothing is needed.
+        end = End { segment: offset, position: 0, offset, starts_over: true };
     }
     Ok(Ok(end))
 }
@@ -335,7 +347,8 @@ impl<D: Disk> SegmentWriter<D> {
         let dir = recovered.dir.clone();
         let mut removed = false;
         for base in segment_bases(disk, &dir).await?.into_iter().rev() {
-            if base < end.segment || (base == end.segment && end.position > FIRST_BATCH_AT) {
+            let is_kept = base < end.segment || (base == end.segment && end.position > FIRST_BATCH_AT);
+            if is_kept && !end.starts_over {
                 break;
             }
             for path in [dir::index_path(&dir, base), dir::segment_path(&dir, base)] {
@@ -480,7 +493,7 @@ pub async fn recover_from_segments<D: Disk>(disk: &D, dir: &Path, id: PartitionI
         // A torn end is cut: without a journal nobody knows what was acknowledged behind it.
         let loaded = load(disk, dir, id, *last).await?;
         recovered.end_offset = loaded.end_offset;
-        let end = End { segment: *last, position: loaded.bytes, offset: loaded.end_offset };
+        let end = End { segment: *last, position: loaded.bytes, offset: loaded.end_offset, starts_over: false };
         let mut writer = SegmentWriter::<D>::open(disk, &recovered, end).await?;
         writer.flush(disk, true).await?;
     }

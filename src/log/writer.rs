@@ -139,6 +139,12 @@ impl<D: Disk> Writer<D> {
         Err(if self.disk_full { Refused::DiskFull } else { Refused::Backlog })
     }
 
+    /// A segment goes away with what it has in memory.
+    pub fn forget(&mut self, segment: &Segment<D>) {
+        self.tail_bytes -= segment.tail.memory_bytes();
+        self.dirty_bytes -= segment.unwritten();
+    }
+
     pub fn enqueue(&mut self, log: LogIndex, partition: &mut PartitionLog<D>) {
         if !partition.queued {
             partition.queued = true;
@@ -204,7 +210,7 @@ impl<D: Disk> Writer<D> {
             let Some(log) = self.queue.pop_front() else { return };
             let Some(partition) = slots.get_mut(log.0 as usize).and_then(Option::as_mut) else { continue };
             partition.queued = false;
-            if partition.mode == Mode::Truncating {
+            if partition.mode == Mode::Closed {
                 continue;
             }
             let forced = partition.is_forced(retire_through);
@@ -220,7 +226,8 @@ impl<D: Disk> Writer<D> {
                     let serial = partition.serial;
                     self.errands.push(Errand { chore: Chore::Create, log, serial, segment });
                 }
-                Step::Nothing => {}
+                // All is on its way; perhaps it only wants a sync.
+                Step::Nothing => self.want_syncs(log, partition, retire_through),
             }
         }
     }

@@ -46,18 +46,27 @@ pub enum Command {
     EpochEnds(Vec<EpochEnd>),
     Control(Control),
     /// To the coordinator of the group, or, for the list of all, to each core's.
-    Group { place: u32, request: group::Request },
+    Group {
+        place: u32,
+        request: group::Request,
+    },
 }
 
 /// What the work came to.
 pub enum Answer<F> {
     Produce(Vec<Produced>),
-    Fetch { core: CoreIndex, parts: Vec<Fetched<F>> },
+    Fetch {
+        core: CoreIndex,
+        parts: Vec<Fetched<F>>,
+    },
     ListOffsets(Vec<ListedOffset>),
     EpochEnds(Vec<EndedEpoch>),
     Control(Controlled),
     /// `place` is the command's, so that one request can ask about several groups.
-    Group { place: u32, reply: group::Reply },
+    Group {
+        place: u32,
+        reply: group::Reply,
+    },
 }
 
 /// Batches for partitions of one core.

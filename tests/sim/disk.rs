@@ -466,8 +466,10 @@ impl Disk for SimDisk {
     async fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let path = path.to_owned();
         self.job(move |storage| {
-            let names = storage.directories.get(&path).map(|dir| dir.now.keys().cloned().collect());
-            Ok(names.unwrap_or_default())
+            let Some(dir) = storage.directories.get(&path) else { return Ok(Vec::new()) };
+            let children = storage.directories.keys().filter(|child| child.parent() == Some(&path));
+            let names = children.filter_map(|child| child.file_name().map(PathBuf::from));
+            Ok(dir.now.keys().cloned().chain(names).collect())
         })
         .await
     }

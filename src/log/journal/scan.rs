@@ -6,7 +6,7 @@
 use super::format::{
     self, Checkpoint, FIRST_COMMIT_AT, FileHeader, Kind, RECORD_HEADER_BYTES, RecordError, RecordHeader,
 };
-use crate::base::ids::PartitionId;
+use crate::base::ids::{Offset, PartitionId};
 use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::log::dir;
 use crate::log::error::{Damage, LogError};
@@ -37,8 +37,22 @@ pub struct ScannedPartition {
     /// Where its newest record stands.
     pub last: Position,
     pub is_dropped: bool,
+    /// Where the log starts, by the latest record that says so.
+    pub start_offset: Offset,
+    /// Records before this one are of a partition of the same id that was deleted.
+    pub(crate) born: Position,
+    pub(crate) truncations: Vec<Truncation>,
     /// Batches of this partition that cannot be believed, and where they stood.
     pub damage: Vec<(Position, Damage)>,
+}
+
+/// Records before `at` that were appended at or beyond `end_offset` are no longer part of the partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Truncation {
+    pub at: Position,
+    pub end_offset: Offset,
+    /// Nor are any others.
+    pub is_empty: bool,
 }
 
 /// Order of records over all sessions of a journal: session, then sequence.
@@ -238,20 +252,30 @@ impl<D: Disk> Scanner<'_, D> {
         }
         let position = Position { session, sequence: record.sequence };
         let partition = self.journal.partitions.entry(record.partition).or_default();
-        if record.generation < partition.generation {
-            return;
-        }
         partition.generation = record.generation;
         partition.last = position;
         match record.kind {
             Kind::Checkpoint | Kind::Truncate => {
                 if let Some(checkpoint) = Checkpoint::decode(payload) {
+                    if record.kind == Kind::Truncate {
+                        let (start, end_offset) = (checkpoint.start_offset, checkpoint.end_offset);
+                        partition.truncations.push(Truncation {
+                            at: position,
+                            end_offset,
+                            is_empty: start == end_offset,
+                        });
+                    }
+                    partition.start_offset = checkpoint.start_offset;
                     partition.checkpoint = Some((position, checkpoint));
                     partition.is_dropped = false;
                 }
             }
-            Kind::Drop => partition.is_dropped = true,
-            Kind::Append | Kind::StartOffset | Kind::Closed => {}
+            Kind::Drop => {
+                partition.is_dropped = true;
+                partition.born = position;
+            }
+            Kind::StartOffset => partition.start_offset = partition.start_offset.max(record.offset),
+            Kind::Append | Kind::Closed => {}
         }
     }
 

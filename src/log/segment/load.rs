@@ -114,13 +114,6 @@ impl<'a, D: Disk> BatchWalk<'a, D> {
     }
 }
 
-impl<D: Disk> BatchWalk<'_, D> {
-    /// All bytes of a batch that `next` has named.
-    pub async fn batch(&mut self, position: u64, header: &BatchHeader) -> Result<bytes::Bytes, LogError> {
-        self.window.at(position, header.batch_bytes()).await
-    }
-}
-
 /// Loads the segment `base_offset` in `dir`: its index from the file as far as that can be trusted, the rest by reading batches.
 ///
 /// # Errors

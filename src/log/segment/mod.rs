@@ -124,6 +124,11 @@ impl<D: Disk> Segment<D> {
         self.bytes.saturating_sub(FIRST_BATCH_AT)
     }
 
+    /// Bytes of batches that are not in the file.
+    pub fn unwritten(&self) -> u64 {
+        self.bytes.max(FIRST_BATCH_AT) - self.written.max(FIRST_BATCH_AT)
+    }
+
     /// Whether the next batch must go to another segment.
     pub fn is_full(
         &self,
@@ -184,6 +189,15 @@ impl<D: Disk> Segment<D> {
 
     pub fn is_open(&self) -> bool {
         matches!(self.file, SegmentFile::Open(_))
+    }
+
+    /// No task and no write has to do with the segment.
+    pub fn is_quiet(&self) -> bool {
+        self.pieces.is_empty()
+            && !self.syncing
+            && !self.index_saving
+            && self.allocating.is_none()
+            && !matches!(self.file, SegmentFile::Creating)
     }
 
     /// A write found the disk full, and others are still on their way.
