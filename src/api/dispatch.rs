@@ -13,6 +13,10 @@ use super::produce;
 use super::reply::{Finished, Reply, Tag};
 use super::topics;
 use super::work::{Start, Step, Work};
+use super::{
+    api_versions, cluster, configs, fetch, find_coordinator, group_offsets, groups, list_offsets,
+    membership, metadata, offset_for_leader_epoch, produce, topics,
+};
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, PartitionId};
 use crate::base::time::Now;
@@ -250,6 +254,10 @@ fn handle<D: Disk>(
         ApiKey::CreateTopics => topics::create(cx, &read(body, version)?, version),
         ApiKey::DeleteTopics => topics::delete(cx, &read(body, version)?, version),
         ApiKey::CreatePartitions => topics::create_partitions(cx, &read(body, version)?, version),
+        ApiKey::DescribeConfigs => configs::describe(cx, &read(body, version)?, version),
+        ApiKey::AlterConfigs => configs::replace(cx, &read(body, version)?, version),
+        ApiKey::IncrementalAlterConfigs => configs::alter(cx, &read(body, version)?, version),
+        ApiKey::DescribeCluster => cluster::describe(cx, &read(body, version)?, version),
         other => unreachable!("{other:?} is in the table of what is served, but has no handler"),
     })
 }

@@ -3,6 +3,8 @@
 //! No socket and no disk: `net` hands frames in and takes replies out, `shard` does the work.
 
 pub mod api_versions;
+pub mod cluster;
+pub mod configs;
 pub mod control;
 pub mod coordinator;
 pub mod dispatch;
