@@ -15,7 +15,7 @@ use super::topics;
 use super::work::{Start, Step, Work};
 use super::{
     api_versions, cluster, configs, fetch, find_coordinator, group_offsets, groups, list_offsets,
-    membership, metadata, offset_for_leader_epoch, produce, topics,
+    membership, metadata, offset_for_leader_epoch, produce, producer_ids, topics,
 };
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, PartitionId};
@@ -254,6 +254,7 @@ fn handle<D: Disk>(
         ApiKey::CreateTopics => topics::create(cx, &read(body, version)?, version),
         ApiKey::DeleteTopics => topics::delete(cx, &read(body, version)?, version),
         ApiKey::CreatePartitions => topics::create_partitions(cx, &read(body, version)?, version),
+        ApiKey::InitProducerId => producer_ids::start(cx, origin, &read(body, version)?, version),
         ApiKey::DescribeConfigs => configs::describe(cx, &read(body, version)?, version),
         ApiKey::AlterConfigs => configs::replace(cx, &read(body, version)?, version),
         ApiKey::IncrementalAlterConfigs => configs::alter(cx, &read(body, version)?, version),

@@ -18,6 +18,7 @@ pub mod membership;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod producer_ids;
 pub mod reply;
 pub mod topics;
 pub mod work;

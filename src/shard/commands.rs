@@ -67,6 +67,9 @@ pub enum Answer<F> {
         place: u32,
         reply: group::Reply,
     },
+    Group { place: u32, reply: group::Reply },
+    /// A request that waited for a producer id has one, or will get none.
+    ProducerId(Result<i64, ErrorCode>),
 }
 
 /// Batches for partitions of one core.

@@ -13,6 +13,7 @@ mod open;
 mod own;
 mod partition;
 mod produce;
+pub mod producer_ids;
 pub mod slab;
 pub mod startup;
 
@@ -27,7 +28,6 @@ use crate::group::Input;
 use crate::log::CoreLog;
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::{Disk, DiskCompletion};
-use crate::transaction::producer_ids::ProducerIds;
 use commands::{Answer, Command, Message, Origin, RequestId};
 use control::Controlling;
 use fetch::WaitingFetch;
@@ -35,6 +35,7 @@ use groups::Coordinating;
 use own::OwnAppends;
 use partition::Partition;
 use produce::{BackloggedPart, WaitingProduce};
+use producer_ids::HandingOut;
 use slab::Slab;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -109,7 +110,7 @@ pub struct Shard<D: Disk> {
     own: OwnAppends,
     controlling: Controlling,
     coordinating: Coordinating,
-    producer_ids: ProducerIds,
+    handing_out: HandingOut,
     /// The other cores do not run yet: commands are applied here alone.
     starting: bool,
     next_tick: Nanos,

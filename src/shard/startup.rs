@@ -9,6 +9,7 @@ use super::control::{CONTROLLER_CORE, Controlled, Controlling};
 use super::groups::Coordinating;
 use super::open::{RecoveredPartition, replay_log};
 use super::own::OwnAppends;
+use super::producer_ids::HandingOut;
 use super::slab::Slab;
 use super::{Outbox, Shard, ShardSettings, World};
 use crate::base::ids::{PartitionId, TopicId};
@@ -24,7 +25,6 @@ use crate::log::{CoreLog, Replay, ScannedJournal, recover, scan};
 use crate::partition::producers::Producers;
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::Disk;
-use crate::transaction::producer_ids::ProducerIds;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -259,7 +259,7 @@ impl<D: Disk> Shard<D> {
             own: OwnAppends::default(),
             controlling: Controlling::default(),
             coordinating: Coordinating::new(groups),
-            producer_ids: ProducerIds::default(),
+            handing_out: HandingOut::default(),
             starting: true,
             next_tick: Nanos(0),
             disk_full: false,
