@@ -14,6 +14,7 @@ pub mod group_offsets;
 pub mod groups;
 pub mod layout;
 pub mod list_offsets;
+pub mod log_dirs;
 pub mod membership;
 pub mod metadata;
 pub mod offset_for_leader_epoch;

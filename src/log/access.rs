@@ -6,6 +6,7 @@ use super::error::Refused;
 use super::partition::Mode;
 use crate::base::ids::Offset;
 use crate::ports::Disk;
+use std::path::PathBuf;
 
 impl<D: Disk> CoreLog<D> {
     /// Whether `append` would take a batch of this size now. Nothing may happen to the log between the two.
@@ -34,6 +35,17 @@ impl<D: Disk> CoreLog<D> {
     /// The first offset that can be read; 0 for a partition that is gone.
     pub fn start_offset(&self, log: LogIndex) -> Offset {
         self.0.state.borrow().log(log).map_or(0, |partition| partition.start_offset)
+    }
+
+    /// Bytes of all batches that the partition holds, wherever they are; 0 for a partition that is gone.
+    pub fn partition_bytes(&self, log: LogIndex) -> u64 {
+        let state = self.0.state.borrow();
+        state.log(log).map_or(0, |partition| partition.segments.iter().map(|segment| segment.data_bytes()).sum())
+    }
+
+    /// Where the partition's segments are; `None` for a partition that is gone.
+    pub fn partition_dir(&self, log: LogIndex) -> Option<PathBuf> {
+        self.0.state.borrow().log(log).map(|partition| partition.dir.clone())
     }
 
     /// Waits until `ready` is true; asks again whenever a write has completed.

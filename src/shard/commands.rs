@@ -7,6 +7,7 @@ use crate::base::time::{Nanos, TimestampMs};
 use crate::group;
 use crate::ports::Piece;
 use bytes::Bytes;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A client's request that waits on the core that received it; names it to the cores that work on it.
@@ -50,6 +51,10 @@ pub enum Command {
         place: u32,
         request: group::Request,
     },
+    Group { place: u32, request: group::Request },
+    /// Of these partitions, or of all that the core owns.
+    PartitionSizes(Option<Vec<PartitionId>>),
+    DiskSpace,
 }
 
 /// What the work came to.
@@ -70,6 +75,9 @@ pub enum Answer<F> {
     Group { place: u32, reply: group::Reply },
     /// A request that waited for a producer id has one, or will get none.
     ProducerId(Result<i64, ErrorCode>),
+    PartitionSizes(Vec<PartitionSize>),
+    /// Each data directory, with what is free there; `None` where that cannot be read.
+    DiskSpace(Vec<(PathBuf, Option<u64>)>),
 }
 
 /// Batches for partitions of one core.
@@ -210,4 +218,13 @@ pub struct EndedEpoch {
     /// -1: no such epoch here.
     pub leader_epoch: i32,
     pub end_offset: Offset,
+}
+
+/// What a partition takes of a disk.
+#[derive(Clone, Debug)]
+pub struct PartitionSize {
+    pub partition: PartitionId,
+    /// Index of the data directory it is in.
+    pub data_dir: usize,
+    pub bytes: u64,
 }

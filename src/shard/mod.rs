@@ -8,6 +8,7 @@ pub mod control;
 mod facts;
 mod fetch;
 mod groups;
+mod log_dirs;
 mod offsets;
 mod open;
 mod own;
@@ -158,6 +159,8 @@ impl<D: Disk> Shard<D> {
             Command::EpochEnds(parts) => self.epoch_ends(origin, parts),
             Command::Control(control) => self.control(origin, control, now),
             Command::Group { place, request } => self.group_request(origin, place, request, now),
+            Command::PartitionSizes(wanted) => self.partition_sizes(origin, wanted),
+            Command::DiskSpace => self.disk_space(origin),
         }
     }
 
