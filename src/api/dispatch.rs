@@ -14,7 +14,7 @@ use super::reply::{Finished, Reply, Tag};
 use super::topics;
 use super::work::{Start, Step, Work};
 use super::{
-    api_versions, cluster, configs, fetch, find_coordinator, group_offsets, groups, list_offsets, log_dirs,
+    api_versions, cluster, configs, delete_records, fetch, find_coordinator, group_offsets, groups, list_offsets, log_dirs,
     membership, metadata, offset_for_leader_epoch, produce, producer_ids, topics,
 };
 use crate::base::error::ErrorCode;
@@ -254,13 +254,13 @@ fn handle<D: Disk>(
         ApiKey::CreateTopics => topics::create(cx, &read(body, version)?, version),
         ApiKey::DeleteTopics => topics::delete(cx, &read(body, version)?, version),
         ApiKey::CreatePartitions => topics::create_partitions(cx, &read(body, version)?, version),
+        ApiKey::DeleteRecords => delete_records::start(cx, &read(body, version)?, version),
         ApiKey::InitProducerId => producer_ids::start(cx, origin, &read(body, version)?, version),
         ApiKey::DescribeConfigs => configs::describe(cx, &read(body, version)?, version),
         ApiKey::AlterConfigs => configs::replace(cx, &read(body, version)?, version),
         ApiKey::IncrementalAlterConfigs => configs::alter(cx, &read(body, version)?, version),
         ApiKey::DescribeLogDirs => log_dirs::start(cx, &read(body, version)?, version),
         ApiKey::DescribeCluster => cluster::describe(cx, &read(body, version)?, version),
-        other => unreachable!("{other:?} is in the table of what is served, but has no handler"),
     })
 }
 

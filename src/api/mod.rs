@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod configs;
 pub mod control;
 pub mod coordinator;
+pub mod delete_records;
 pub mod dispatch;
 pub mod fetch;
 pub mod find_coordinator;

@@ -55,6 +55,7 @@ pub enum Command {
     /// Of these partitions, or of all that the core owns.
     PartitionSizes(Option<Vec<PartitionId>>),
     DiskSpace,
+    DeleteRecords(Vec<DeleteRecords>),
 }
 
 /// What the work came to.
@@ -78,6 +79,8 @@ pub enum Answer<F> {
     PartitionSizes(Vec<PartitionSize>),
     /// Each data directory, with what is free there; `None` where that cannot be read.
     DiskSpace(Vec<(PathBuf, Option<u64>)>),
+    /// One part of a `Command::DeleteRecords`; each has an answer of its own.
+    DeletedRecords(DeletedRecords),
 }
 
 /// Batches for partitions of one core.
@@ -227,4 +230,27 @@ pub struct PartitionSize {
     /// Index of the data directory it is in.
     pub data_dir: usize,
     pub bytes: u64,
+}
+
+/// A partition whose records before an offset are to go.
+#[derive(Clone, Debug)]
+pub struct DeleteRecords {
+    pub index: u32,
+    pub partition: PartitionId,
+    /// The first that stays; -1: the high watermark.
+    pub before: Offset,
+}
+
+#[derive(Clone, Debug)]
+pub struct DeletedRecords {
+    pub index: u32,
+    pub error: ErrorCode,
+    /// Where the partition starts now; -1 on an error.
+    pub low_watermark: Offset,
+}
+
+impl DeletedRecords {
+    pub fn refused(index: u32, error: ErrorCode) -> DeletedRecords {
+        DeletedRecords { index, error, low_watermark: -1 }
+    }
 }

@@ -5,6 +5,7 @@
 mod apply;
 pub mod commands;
 pub mod control;
+mod delete_records;
 mod facts;
 mod fetch;
 mod groups;
@@ -161,6 +162,7 @@ impl<D: Disk> Shard<D> {
             Command::Group { place, request } => self.group_request(origin, place, request, now),
             Command::PartitionSizes(wanted) => self.partition_sizes(origin, wanted),
             Command::DiskSpace => self.disk_space(origin),
+            Command::DeleteRecords(parts) => self.delete_records(origin, parts),
         }
     }
 
