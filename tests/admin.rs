@@ -5,16 +5,36 @@
 
 mod support;
 
+use ringlog::base::batch::batches;
 use ringlog::base::error::ErrorCode;
 use ringlog::base::ids::TopicId;
+use ringlog::protocol::messages::alter_configs::{
+    AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
+};
 use ringlog::protocol::messages::create_partitions::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
 };
 use ringlog::protocol::messages::create_topics::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
+use ringlog::protocol::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
+};
 use ringlog::protocol::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
+use ringlog::protocol::messages::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
+use ringlog::protocol::messages::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
+};
+use ringlog::protocol::messages::describe_log_dirs::{
+    DescribableLogDirTopic, DescribeLogDirsRequest, DescribeLogDirsResponse,
+};
+use ringlog::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
+use ringlog::protocol::messages::incremental_alter_configs as incremental;
+use ringlog::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use ringlog::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use ringlog::protocol::writer::Records;
+use std::collections::BTreeSet;
+use support::clients::produce_values;
 use support::wire::Wire;
 use support::{Broker, Options};
 
@@ -186,4 +206,322 @@ fn partitions_are_added_in_every_version() {
         assert_eq!(result.error_code, code.code(), "{name} {count}: {:?}", result.error_message);
     }
     assert_eq!(partitions(&mut wire, "growing"), Ok(6));
+}
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+fn resource<'a>(resource_type: i8, resource_name: &'a str, keys: Option<Vec<&'a str>>) -> DescribeConfigsResource<'a> {
+    DescribeConfigsResource { resource_type, resource_name, configuration_keys: keys }
+}
+
+/// The value of one key and where it comes from, as Kafka numbers sources.
+fn config(wire: &mut Wire, resource_type: i8, name: &str, key: &str) -> (Option<String>, i8) {
+    let resources = vec![resource(resource_type, name, Some(vec![key]))];
+    let answer = wire.call(4, &DescribeConfigsRequest { resources, ..Default::default() });
+    let response: DescribeConfigsResponse<'_> = answer.read();
+    let result = &response.results[0];
+    assert_eq!(result.error_code, 0, "{:?}", result.error_message);
+    let [config] = &result.configs[..] else { panic!("{key} was asked for, not {:?}", result.configs) };
+    (config.value.as_deref().map(str::to_owned), config.config_source)
+}
+
+/// Changes one resource by IncrementalAlterConfigs; returns the error code.
+fn alter(wire: &mut Wire, version: i16, on: (i8, &str), change: (&str, i8, Option<&str>), validate_only: bool) -> i16 {
+    let (resource_type, resource_name) = on;
+    let (name, config_operation, value) = change;
+    let configs = vec![incremental::AlterableConfig { name, config_operation, value }];
+    let resources = vec![incremental::AlterConfigsResource { resource_type, resource_name, configs }];
+    let answer = wire.call(version, &incremental::IncrementalAlterConfigsRequest { resources, validate_only });
+    let response: incremental::IncrementalAlterConfigsResponse<'_> = answer.read();
+    let result = &response.responses[0];
+    assert_eq!((result.resource_type, result.resource_name), on);
+    assert_eq!(result.error_message.is_some(), result.error_code != 0, "an error has a message");
+    result.error_code
+}
+
+#[test]
+fn configurations_are_described_in_every_version() {
+    let (_broker, mut wire) = start();
+    create(&mut wire, "described", 1);
+    let node = NODE.to_string();
+    for version in 1..=4 {
+        let resources = vec![
+            resource(TOPIC, "described", None),
+            resource(TOPIC, "described", Some(vec!["retention.ms"])),
+            resource(BROKER, &node, Some(vec!["num.partitions", "no.such.key"])),
+            resource(BROKER, "", None),
+        ];
+        let request = DescribeConfigsRequest { resources, include_synonyms: true, include_documentation: true };
+        let answer = wire.call(version, &request);
+        let response: DescribeConfigsResponse<'_> = answer.read();
+        assert!(response.results.iter().all(|result| result.error_code == 0), "v{version}: {response:?}");
+        let configs: Vec<_> = response.results.iter().map(|result| &result.configs).collect();
+        assert!(configs[0].len() > 20);
+        let [retention] = &configs[1][..] else { panic!("one key was asked for") };
+        assert_eq!((retention.name, retention.value.as_deref()), ("retention.ms", Some("604800000")));
+        assert_eq!((retention.config_source, retention.read_only), (5, false));
+        assert_eq!(retention.synonyms[0].name, "log.retention.hours");
+        assert_eq!(
+            (retention.config_type, retention.documentation.is_some()),
+            if version >= 3 { (5, true) } else { (0, false) }
+        );
+        let [partitions] = &configs[2][..] else { panic!("one of the keys is known") };
+        assert_eq!((partitions.name, partitions.read_only), ("num.partitions", true));
+        assert!(configs[3].is_empty(), "nothing was set for all brokers");
+    }
+}
+
+#[test]
+fn resources_without_a_configuration_are_refused() {
+    let (_broker, mut wire) = start();
+    let asked = [
+        (TOPIC, "nowhere", ErrorCode::UnknownTopicOrPartition),
+        (TOPIC, "no/name", ErrorCode::InvalidTopic),
+        (BROKER, "99", ErrorCode::InvalidRequest),
+        (BROKER, "one", ErrorCode::InvalidRequest),
+        (8, "1", ErrorCode::InvalidRequest),
+        (77, "x", ErrorCode::InvalidRequest),
+    ];
+    let resources = asked.iter().map(|(kind, name, _)| resource(*kind, name, None)).collect();
+    let answer = wire.call(4, &DescribeConfigsRequest { resources, ..Default::default() });
+    let response: DescribeConfigsResponse<'_> = answer.read();
+    assert_eq!(response.results.len(), asked.len());
+    for ((kind, name, code), result) in asked.iter().zip(&response.results) {
+        assert_eq!((result.resource_type, result.resource_name), (*kind, *name));
+        assert_eq!(result.error_code, code.code(), "{kind} {name}");
+        assert!(result.error_message.is_some() && result.configs.is_empty(), "{kind} {name}");
+    }
+    for (kind, name, code) in [
+        (TOPIC, "nowhere", ErrorCode::UnknownTopicOrPartition),
+        (TOPIC, "", ErrorCode::InvalidRequest),
+        (BROKER, "99", ErrorCode::InvalidRequest),
+        (8, "1", ErrorCode::InvalidRequest),
+    ] {
+        assert_eq!(
+            alter(&mut wire, 1, (kind, name), ("retention.ms", 0, Some("1")), false),
+            code.code(),
+            "{kind} {name}"
+        );
+    }
+}
+
+#[test]
+fn single_keys_are_changed_and_stay_changed() {
+    let (mut broker, mut wire) = start();
+    create(&mut wire, "changed", 1);
+    let on = (TOPIC, "changed");
+    let value = |value: &str, source| (Some(value.to_owned()), source);
+    assert_eq!(alter(&mut wire, 0, on, ("retention.ms", 0, Some("7000")), false), 0);
+    assert_eq!(alter(&mut wire, 1, on, ("cleanup.policy", 2, Some("compact")), false), 0);
+    assert_eq!(alter(&mut wire, 1, on, ("retention.ms", 0, Some("8000")), true), 0);
+    assert_eq!(config(&mut wire, TOPIC, "changed", "retention.ms"), value("7000", 1));
+    assert_eq!(config(&mut wire, TOPIC, "changed", "cleanup.policy"), value("delete,compact", 1));
+    for (change, code) in [
+        (("retention.ms", 0, Some("soon")), ErrorCode::InvalidConfig),
+        (("retention.msec", 0, Some("1")), ErrorCode::InvalidConfig),
+        (("retention.ms", 2, Some("1")), ErrorCode::InvalidConfig),
+        (("retention.ms", 0, None), ErrorCode::InvalidRequest),
+        (("retention.ms", 9, Some("1")), ErrorCode::InvalidRequest),
+    ] {
+        assert_eq!(alter(&mut wire, 1, on, change, false), code.code(), "{change:?}");
+    }
+    let node = NODE.to_string();
+    assert_eq!(alter(&mut wire, 1, (BROKER, ""), ("log.retention.ms", 0, Some("5000")), false), 0);
+    assert_eq!(alter(&mut wire, 1, (BROKER, &node), ("message.max.bytes", 0, Some("2000000")), false), 0);
+    assert_eq!(
+        alter(&mut wire, 1, (BROKER, &node), ("num.partitions", 0, Some("2")), false),
+        ErrorCode::InvalidConfig.code()
+    );
+
+    broker.terminate();
+    broker.restart();
+    let mut wire = Wire::connect(broker.address());
+    assert_eq!(config(&mut wire, TOPIC, "changed", "retention.ms"), value("7000", 1));
+    assert_eq!(config(&mut wire, BROKER, "", "log.retention.ms"), value("5000", 3));
+    assert_eq!(config(&mut wire, BROKER, &node, "message.max.bytes"), value("2000000", 2));
+    assert_eq!(config(&mut wire, TOPIC, "changed", "max.message.bytes"), value("2000000", 2));
+    assert_eq!(alter(&mut wire, 1, on, ("retention.ms", 1, None), false), 0);
+    assert_eq!(config(&mut wire, TOPIC, "changed", "retention.ms"), value("5000", 3));
+}
+
+#[test]
+fn the_older_call_takes_back_what_it_does_not_name() {
+    let (_broker, mut wire) = start();
+    create(&mut wire, "replaced", 1);
+    for version in 0..=2 {
+        assert_eq!(alter(&mut wire, 1, (TOPIC, "replaced"), ("retention.ms", 0, Some("7000")), false), 0);
+        let segment_ms = (60_000 + i32::from(version)).to_string();
+        let configs = vec![AlterableConfig { name: "segment.ms", value: Some(&segment_ms) }];
+        let resources = vec![
+            AlterConfigsResource { resource_type: TOPIC, resource_name: "replaced", configs },
+            AlterConfigsResource { resource_type: TOPIC, resource_name: "nowhere", configs: vec![] },
+            AlterConfigsResource { resource_type: 8, resource_name: "1", configs: vec![] },
+        ];
+        let answer = wire.call(version, &AlterConfigsRequest { resources, validate_only: false });
+        let response: AlterConfigsResponse<'_> = answer.read();
+        let codes: Vec<_> = response.responses.iter().map(|result| result.error_code).collect();
+        let expected = [ErrorCode::None, ErrorCode::UnknownTopicOrPartition, ErrorCode::InvalidRequest];
+        assert_eq!(codes, expected.map(ErrorCode::code), "v{version}");
+        assert_eq!(config(&mut wire, TOPIC, "replaced", "segment.ms"), (Some(segment_ms), 1));
+        assert_eq!(config(&mut wire, TOPIC, "replaced", "retention.ms").1, 5, "v{version}");
+    }
+}
+
+#[test]
+fn the_cluster_is_described() {
+    let (broker, mut wire) = start();
+    for version in 0..=1 {
+        let request =
+            DescribeClusterRequest { include_cluster_authorized_operations: version == 1, ..Default::default() };
+        let answer = wire.call(version, &request);
+        let response: DescribeClusterResponse<'_> = answer.read();
+        assert_eq!((response.error_code, response.controller_id), (0, NODE));
+        assert!(!response.cluster_id.is_empty());
+        let [only] = &response.brokers[..] else { panic!("one broker runs") };
+        assert_eq!((only.broker_id, format!("{}:{}", only.host, only.port)), (NODE, broker.address().to_owned()));
+        assert_eq!(response.cluster_authorized_operations, if version == 1 { 0x1fa0 } else { i32::MIN });
+    }
+    let answer = wire.call(1, &DescribeClusterRequest { endpoint_type: 2, ..Default::default() });
+    let response: DescribeClusterResponse<'_> = answer.read();
+    assert_eq!(response.error_code, ErrorCode::MismatchedEndpointType.code());
+}
+
+/// Asks for this many producer ids on a connection of its own, one after the other.
+fn producer_ids(address: &str, count: usize) -> Vec<i64> {
+    let mut wire = Wire::connect(address);
+    let request = InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
+    let one = |_| {
+        let answer = wire.call(4, &request);
+        let response: InitProducerIdResponse = answer.read();
+        assert_eq!((response.error_code, response.producer_epoch), (0, 0));
+        response.producer_id
+    };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn producer_ids_are_never_handed_out_twice() {
+    let (mut broker, _) = start();
+    // Blocks have 1000 ids: several are used up, on both cores as connections fall on them.
+    let at_once = |address: &str| -> Vec<i64> {
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| producer_ids(address, 600))).collect();
+            asking.into_iter().flat_map(|asking| asking.join().expect("every producer gets ids")).collect()
+        })
+    };
+    let mut ids = at_once(broker.address());
+    broker.kill9();
+    broker.restart();
+    ids.extend(at_once(broker.address()));
+    let distinct: BTreeSet<i64> = ids.iter().copied().collect();
+    assert_eq!((ids.len(), distinct.len()), (2 * 8 * 600, 2 * 8 * 600));
+    assert!(ids.iter().all(|id| *id >= 0));
+}
+
+#[test]
+fn producers_get_ids_in_every_version_and_transactions_are_refused() {
+    let (_broker, mut wire) = start();
+    let idempotent = InitProducerIdRequest::default();
+    let bump = InitProducerIdRequest { producer_id: 5, producer_epoch: 3, ..idempotent.clone() };
+    let half = InitProducerIdRequest { producer_id: 5, ..idempotent.clone() };
+    let transactional = InitProducerIdRequest { transactional_id: Some("t"), ..idempotent.clone() };
+    for version in 0..=4 {
+        let mut code = |request: &InitProducerIdRequest<'_>| {
+            let answer = wire.call(version, request);
+            let response: InitProducerIdResponse = answer.read();
+            assert_eq!(
+                (response.producer_id >= 0, response.producer_epoch == 0),
+                (response.error_code == 0, response.error_code == 0)
+            );
+            response.error_code
+        };
+        assert_eq!(code(&idempotent), 0, "v{version}");
+        assert_eq!(code(&bump), 0, "v{version}");
+        assert_eq!(code(&half), if version >= 3 { ErrorCode::InvalidRequest.code() } else { 0 }, "v{version}");
+        assert_eq!(code(&transactional), ErrorCode::TransactionalIdAuthorizationFailed.code(), "v{version}");
+    }
+}
+
+#[test]
+fn every_core_tells_what_its_partitions_take_of_the_disk() {
+    let (broker, mut wire) = start();
+    create(&mut wire, "full", 3);
+    create(&mut wire, "empty", 1);
+    for partition in 0..3 {
+        let count = 10 * (partition + 1);
+        produce_values(broker.address(), "full", partition, &vec!["x".repeat(1000); count as usize]);
+    }
+    for version in 1..=4 {
+        let answer = wire.call(version, &DescribeLogDirsRequest { topics: None });
+        let response: DescribeLogDirsResponse<'_> = answer.read();
+        let [dir] = &response.results[..] else { panic!("there is one data directory") };
+        assert_eq!((dir.error_code, dir.log_dir), (0, broker.data_dir().to_str().expect("a text")));
+        assert_eq!(dir.usable_bytes > 0, version >= 4);
+        let names: Vec<_> = dir.topics.iter().map(|topic| (topic.name, topic.partitions.len())).collect();
+        assert_eq!(names, [("empty", 1), ("full", 3)], "v{version}");
+        for (index, partition) in (0..).zip(&dir.topics[1].partitions) {
+            let least = 10_000 * (i64::from(index) + 1);
+            assert_eq!((partition.partition_index, partition.offset_lag, partition.is_future_key), (index, 0, false));
+            assert!((least..least * 2).contains(&partition.partition_size), "{partition:?}");
+        }
+        assert_eq!(dir.topics[0].partitions[0].partition_size, 0);
+    }
+    let asked = |topic, partitions: &[i32]| DescribableLogDirTopic { topic, partitions: partitions.to_vec() };
+    let topics = Some(vec![asked("full", &[2, 2, 9]), asked("nowhere", &[0])]);
+    let answer = wire.call(4, &DescribeLogDirsRequest { topics });
+    let response: DescribeLogDirsResponse<'_> = answer.read();
+    let [full] = &response.results[0].topics[..] else { panic!("one of the topics is there") };
+    assert_eq!(full.partitions.iter().map(|partition| partition.partition_index).collect::<Vec<_>>(), [2]);
+}
+
+/// Deletes records of partition 0; returns the error code and where it starts now.
+fn delete_records(wire: &mut Wire, version: i16, name: &str, offset: i64) -> (i16, i64) {
+    let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset }];
+    let topics = vec![DeleteRecordsTopic { name, partitions }];
+    let answer = wire.call(version, &DeleteRecordsRequest { topics, ..Default::default() });
+    let response: DeleteRecordsResponse<'_> = answer.read();
+    let result = &response.topics[0].partitions[0];
+    (result.error_code, result.low_watermark)
+}
+
+/// Reads partition 0 from `offset` on; returns the error code and the offsets found, those before `offset` left out.
+fn fetch(wire: &mut Wire, topic: &str, offset: i64) -> (i16, Vec<i64>) {
+    let partition = FetchPartition { fetch_offset: offset, partition_max_bytes: 1 << 20, ..Default::default() };
+    let topics = vec![FetchTopic { topic, partitions: vec![partition], ..Default::default() }];
+    let answer = wire.call(12, &FetchRequest { topics, max_bytes: 1 << 20, ..Default::default() });
+    let response: FetchResponse<'_> = answer.read();
+    let part = &response.responses[0].partitions[0];
+    let Records::Inline(bytes) = part.records else { panic!("what was received is inline") };
+    let offsets = batches(bytes).flat_map(|(header, _)| header.base_offset..header.next_offset());
+    (part.error_code, offsets.filter(|found| *found >= offset).collect())
+}
+
+#[test]
+fn deleted_records_stay_deleted_after_a_crash() {
+    let (mut broker, mut wire) = start();
+    create(&mut wire, "trimmed", 1);
+    let values: Vec<String> = (0..10).map(|n| format!("value-{n}")).collect();
+    produce_values(broker.address(), "trimmed", 0, &values);
+    assert_eq!(delete_records(&mut wire, 0, "trimmed", 3), (0, 3));
+    assert_eq!(delete_records(&mut wire, 1, "trimmed", 2), (0, 3), "it starts later already");
+    assert_eq!(delete_records(&mut wire, 2, "trimmed", 11), (ErrorCode::OffsetOutOfRange.code(), -1));
+    assert_eq!(delete_records(&mut wire, 2, "nowhere", 0), (ErrorCode::UnknownTopicOrPartition.code(), -1));
+    broker.kill9();
+    broker.restart();
+    let mut wire = Wire::connect(broker.address());
+    assert_eq!(fetch(&mut wire, "trimmed", 2), (ErrorCode::OffsetOutOfRange.code(), vec![]));
+    assert_eq!(fetch(&mut wire, "trimmed", 3), (0, (3..10).collect()));
+    assert_eq!(delete_records(&mut wire, 2, "trimmed", -1), (0, 10));
+    assert_eq!(fetch(&mut wire, "trimmed", 9), (ErrorCode::OffsetOutOfRange.code(), vec![]));
+    assert_eq!(produce_values(broker.address(), "trimmed", 0, &values[..1]), 10);
+    assert_eq!(fetch(&mut wire, "trimmed", 10), (0, vec![10]));
+}
+
+#[test]
+fn records_of_a_topic_that_is_only_compacted_are_not_deleted() {
+    let (_broker, mut wire) = start();
+    create(&mut wire, "compacted", 1);
+    assert_eq!(alter(&mut wire, 1, (TOPIC, "compacted"), ("cleanup.policy", 0, Some("compact")), false), 0);
+    assert_eq!(delete_records(&mut wire, 2, "compacted", -1), (ErrorCode::PolicyViolation.code(), -1));
 }

@@ -35,20 +35,10 @@ impl Wire {
 
     /// Sends a request and waits for its answer.
     pub fn call<'a, R: Request<'a>>(&mut self, version: i16, request: &R) -> Answered {
-        self.send(version, request);
-        self.receive::<R>(version)
-    }
-
-    /// Sends a request without waiting: several may be on their way.
-    pub fn send<'a, R: Request<'a>>(&mut self, version: i16, request: &R) {
         let mut writer = Writer::new();
         self.correlation_id += 1;
         write_request(&mut writer, self.correlation_id, Some("tests"), version, request);
         self.stream.write_all(writer.bytes()).expect("the broker takes the request");
-    }
-
-    /// Waits for the next answer, which is one to a request of type `R`.
-    pub fn receive<'a, R: Request<'a>>(&mut self, version: i16) -> Answered {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).expect("the broker answers");
         let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
@@ -61,7 +51,7 @@ impl Answered {
     pub fn read<'a, R: Response<'a>>(&'a self) -> R {
         assert_eq!(R::API, self.api, "the answer to another request");
         let (correlation_id, response) = read_response(&self.bytes, self.version).expect("the answer can be read");
-        assert!(correlation_id <= self.correlation_id, "no answer to what was not asked");
+        assert_eq!(correlation_id, self.correlation_id, "the answer to another request");
         response
     }
 }
