@@ -14,8 +14,8 @@ use super::reply::{Finished, Reply, Tag};
 use super::topics;
 use super::work::{Start, Step, Work};
 use super::{
-    api_versions, cluster, configs, delete_records, fetch, find_coordinator, group_offsets, groups, list_offsets, log_dirs,
-    membership, metadata, offset_for_leader_epoch, produce, producer_ids, topics,
+    api_versions, cluster, configs, delete_records, fetch, find_coordinator, group_offsets, groups, list_offsets,
+    log_dirs, membership, metadata, offset_for_leader_epoch, produce, producer_ids, topics,
 };
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, PartitionId};
