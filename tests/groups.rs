@@ -450,3 +450,21 @@ fn groups_and_offsets_outlive_a_crash() {
     assert_eq!(committed(&mut wire, 8, "lasting"), (21, "note".to_owned()));
     assert_eq!(leave(&mut wire, 5, &member), NONE);
 }
+
+/// The setting is for making the topic; were it taken for its number of partitions, groups would be looked for elsewhere.
+#[test]
+fn groups_are_found_when_the_setting_for_new_offsets_topics_changes() {
+    let (mut broker, mut wire) = start();
+    let member = newcomer("manual");
+    assert_eq!(commit(&mut wire, 8, &member, &[("orders", 7)]), [NONE]);
+    assert!(broker.terminate().success());
+    let path = broker.data_dir().with_file_name("ringlog.toml");
+    let settings = std::fs::read_to_string(&path).expect("the configuration is there");
+    std::fs::write(&path, settings + "offsets.topic.num.partitions = 3\n").expect("the configuration is written");
+    broker.restart();
+
+    let mut wire = Wire::connect(broker.address(), "consumer");
+    assert_eq!(committed(&mut wire, 8, "manual").0, 7);
+    assert_eq!(commit(&mut wire, 8, &member, &[("orders", 8)]), [NONE]);
+    assert_eq!(committed(&mut wire, 8, "manual").0, 8);
+}

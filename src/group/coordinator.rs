@@ -60,6 +60,13 @@ impl Groups {
         Groups { settings, timers: Timers::default(), partitions: BTreeMap::new(), next_sequence: 0 }
     }
 
+    /// How many partitions `__consumer_offsets` has. The topic's own number counts once there is one: the setting is for
+    /// making it, and may have been changed since.
+    pub fn set_partition_count(&mut self, count: i32) {
+        assert!(count >= 1);
+        self.settings.offsets_partition_count = count;
+    }
+
     /// Takes in what happened, and does whatever is due at `now`. The actions are to be performed in their order.
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Action> {
         let mut actions = Vec::new();

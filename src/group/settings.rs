@@ -19,7 +19,8 @@ pub struct GroupSettings {
     pub offsets_retention_minutes: u32,
     /// `offsets.retention.check.interval.ms` (600 000): how often the offsets of a partition are looked through for old ones.
     pub offsets_retention_check_interval_ms: u32,
-    /// `offsets.topic.num.partitions` (50): partitions of `__consumer_offsets`. At least 1, never changed once the topic exists.
+    /// `offsets.topic.num.partitions` (50): partitions of `__consumer_offsets`. At least 1. Once the topic exists its
+    /// own number counts.
     pub offsets_partition_count: i32,
 }
 

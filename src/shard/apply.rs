@@ -32,6 +32,7 @@ impl<D: Disk> Shard<D> {
             }
             self.after(command, &mut added, now);
         }
+        self.count_group_partitions();
         if added.is_empty() {
             return self.report_applied(now);
         }
@@ -70,6 +71,9 @@ impl<D: Disk> Shard<D> {
             let (name, partitions) = (topic.name.clone(), topic.partitions.len());
             for index in 0..partitions as i32 {
                 self.drop_partition(PartitionId { topic: *id, index });
+            }
+            if name == CONSUMER_OFFSETS {
+                self.unload_groups(partitions as i32, now);
             }
             self.group_step(Input::TopicDeleted(name), now);
         }

@@ -34,7 +34,7 @@ impl<D: Disk> Shard<D> {
     /// The partition of `__consumer_offsets` that keeps a group. `None` while there is no such topic.
     pub fn group_partition(&self, group: &str) -> Option<&ImagePartition> {
         let topic = self.image.topic_by_name(CONSUMER_OFFSETS)?;
-        topic.partitions.get(partition_for(group, self.settings.groups.offsets_partition_count) as usize)
+        topic.partitions.get(partition_for(group, topic.partitions.len() as i32) as usize)
     }
 
     /// `__consumer_offsets` as it is to be made.
@@ -50,6 +50,20 @@ impl<D: Disk> Shard<D> {
                 config("segment.bytes", &OFFSETS_SEGMENT_BYTES.to_string()),
             ],
             ..TopicWanted::by_default(CONSUMER_OFFSETS.to_owned())
+        }
+    }
+
+    /// Tells the coordinator how many partitions its topic has, where that can have changed.
+    pub(super) fn count_group_partitions(&mut self) {
+        if let Some(topic) = self.image.topic_by_name(CONSUMER_OFFSETS) {
+            self.coordinating.groups.set_partition_count(topic.partitions.len() as i32);
+        }
+    }
+
+    /// The topic of the groups is about to go, and they with it.
+    pub(super) fn unload_groups(&mut self, partition_count: i32, now: Now) {
+        for partition in 0..partition_count {
+            self.group_step(Input::Unload(partition), now);
         }
     }
 

@@ -410,6 +410,7 @@ async fn open_partitions<D: Disk>(
 
 /// Replays the groups whose offsets partitions this core owns.
 async fn load_groups<D: Disk>(shard: &Rc<RefCell<Shard<D>>>) -> Result<(), StartFailure> {
+    shard.borrow_mut().count_group_partitions();
     let owned: Vec<PartitionId> = {
         let this = shard.borrow();
         let Some(topic) = this.image.topic_by_name(CONSUMER_OFFSETS) else { return Ok(()) };
