@@ -9,6 +9,7 @@ mod support;
 use group_wire::Wire;
 use ringlog::base::error::ErrorCode;
 use ringlog::protocol::messages::delete_groups::DeleteGroupsRequest;
+use ringlog::protocol::messages::delete_topics::DeleteTopicsRequest;
 use ringlog::protocol::messages::describe_groups::{DescribeGroupsRequest, DescribedGroup};
 use ringlog::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use ringlog::protocol::messages::heartbeat::HeartbeatRequest;
@@ -467,4 +468,22 @@ fn groups_are_found_when_the_setting_for_new_offsets_topics_changes() {
     assert_eq!(committed(&mut wire, 8, "manual").0, 7);
     assert_eq!(commit(&mut wire, 8, &member, &[("orders", 8)]), [NONE]);
     assert_eq!(committed(&mut wire, 8, "manual").0, 8);
+}
+
+#[test]
+fn groups_go_with_the_topic_they_are_kept_in() {
+    let (_broker, mut wire) = start();
+    let member = newcomer("manual");
+    assert_eq!(commit(&mut wire, 8, &member, &[("orders", 7)]), [NONE]);
+    let request =
+        DeleteTopicsRequest { topic_names: vec!["__consumer_offsets"], timeout_ms: 10_000, ..Default::default() };
+    assert_eq!(wire.ask(4, &request).responses[0].error_code, NONE);
+    let not_coordinator = ErrorCode::NotCoordinator.code();
+    assert_eq!(commit(&mut wire, 8, &member, &[("orders", 8)]), [not_coordinator]);
+
+    let found = wire.ask(2, &FindCoordinatorRequest { key: "manual", ..Default::default() });
+    assert_eq!(found.error_code, NONE);
+    assert_eq!(committed(&mut wire, 8, "manual"), (-1, String::new()));
+    assert_eq!(commit(&mut wire, 8, &member, &[("orders", 9)]), [NONE]);
+    assert_eq!(committed(&mut wire, 8, "manual").0, 9);
 }
