@@ -184,7 +184,7 @@ fn a_missing_or_wrong_index_is_rebuilt() {
         assert!(indexes.len() >= 2, "one for each sealed segment");
         for (path, _) in indexes {
             match wrong {
-                true => bench.edit(&path, |bytes| bytes[50] ^= 1),
+                true => bench.edit(&path, |bytes| bytes.iter_mut().skip(50).take(1).for_each(|byte| *byte ^= 1)),
                 false => bench.lose(&path),
             }
         }

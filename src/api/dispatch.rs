@@ -1,17 +1,6 @@
 //! From a frame to the API it asks for, and from the cores' answers to its reply.
 
-use super::api_versions;
-use super::fetch;
-use super::find_coordinator;
-use super::group_offsets;
-use super::groups;
-use super::list_offsets;
-use super::membership;
-use super::metadata;
-use super::offset_for_leader_epoch;
-use super::produce;
 use super::reply::{Finished, Reply, Tag};
-use super::topics;
 use super::work::{Start, Step, Work};
 use super::{
     api_versions, cluster, configs, delete_records, fetch, find_coordinator, group_offsets, groups, list_offsets,

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+/// A topic's name, its partitions' indexes and their results.
+pub type TopicResults<T> = (Arc<str>, Vec<(i32, T)>);
+
 /// Results of a request's partitions, by their place in the request.
 pub struct Layout<T> {
     /// Each topic with its partition indexes.
@@ -44,7 +47,7 @@ impl<T> Layout<T> {
     }
 
     /// Topics in order, each with its partitions and their results. To be called when whole.
-    pub fn take(&mut self) -> Vec<(Arc<str>, Vec<(i32, T)>)> {
+    pub fn take(&mut self) -> Vec<TopicResults<T>> {
         let mut results = std::mem::take(&mut self.results).into_iter();
         let topics = std::mem::take(&mut self.topics).into_iter();
         let result = |results: &mut std::vec::IntoIter<Option<T>>| results.next().flatten().expect("whole");

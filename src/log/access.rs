@@ -2,8 +2,7 @@
 
 use super::LogIndex;
 use super::core::CoreLog;
-use super::error::{LogError, Refused};
-use super::journal::format::Kind;
+use super::error::Refused;
 use super::partition::Mode;
 use crate::base::ids::Offset;
 use crate::ports::Disk;

@@ -176,7 +176,7 @@ impl<D: Disk> State<D> {
             return Err(Refused::Failed);
         }
         let State { disk, ring, commits, slots, counters, .. } = self;
-        commits.reserve(disk, ring, payload.len(), kind != Kind::Truncate)?;
+        commits.reserve(disk, ring, payload.len(), true)?;
         let partition = slots.get_mut(log.0 as usize).and_then(Option::as_mut).expect("an open partition");
         let record = record_header(kind, partition, offset, payload.len());
         let written = commits.push(record, payload, [payload, &[]]);

@@ -5,7 +5,7 @@
 use super::core::{CoreLog, State};
 use super::cursor::SegmentName;
 use super::dir;
-use super::error::{LogError, Refused};
+use super::error::{Fatal, LogError, Refused};
 use super::journal::format::Kind;
 use super::partition::{Mark, Mode, PartitionLog, Place};
 use super::recovery::cut_index;
@@ -33,7 +33,7 @@ impl<D: Disk> CoreLog<D> {
     /// Returns the new end offset. Appends are refused (`Busy`) meanwhile.
     ///
     /// # Errors
-    /// The core has failed; the disk does not answer. The partition then stays closed to appends.
+    /// The core has failed, or does now because the disk does not answer.
     pub async fn truncate(
         &self,
         log: LogIndex,
@@ -57,7 +57,12 @@ impl<D: Disk> CoreLog<D> {
         let blob = producers(new_end);
         self.when_possible(|state| state.checkpoint(log, Kind::Truncate, &blob)).await?;
         self.until_durable().await?;
-        self.cut_files(log, serial, removed).await?;
+        if let Err(error) = self.cut_files(log, serial, removed).await {
+            // The journal says that the records are gone, the files may still have them.
+            let fatal = Fatal { doing: "cut the segments of", path: log.0.to_string(), error: error.to_string() };
+            self.0.state.borrow_mut().failed.get_or_insert(fatal);
+            return Err(error);
+        }
         self.reopen(log, serial);
         Ok(new_end)
     }

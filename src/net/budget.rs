@@ -35,10 +35,6 @@ impl Budget {
             self.overdrawn = None;
         }
     }
-
-    pub fn lent(&self) -> usize {
-        self.lent
-    }
 }
 
 #[cfg(test)]
@@ -55,7 +51,7 @@ mod tests {
         assert!(budget.allows(2, 1000));
         assert!(!budget.allows(3, 1));
         budget.adjust(2, 50, 0);
-        assert_eq!(budget.lent(), 80);
+        assert_eq!(budget.lent, 80);
         assert!(budget.allows(3, 20));
     }
 }

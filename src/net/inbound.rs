@@ -170,8 +170,8 @@ mod tests {
     #[test]
     fn a_frame_grows_with_its_bytes_and_not_with_its_announcement() {
         let mut inbound = Inbound::default();
-        let announced = 90 << 20;
-        inbound.hold(&(announced as i32).to_be_bytes());
+        let announced = 90i32 << 20;
+        inbound.hold(&announced.to_be_bytes());
         let mut arrived = 0;
         while inbound.missing(100 << 20).expect("valid") > 0 && arrived < 1 << 20 {
             let missing = inbound.missing(100 << 20).expect("valid");

@@ -414,8 +414,7 @@ impl Server {
             for finished in std::mem::take(&mut self.finished) {
                 self.finish(finished, &mut replied);
             }
-            for at in first..replied.len() {
-                let id = replied[at];
+            for &id in &replied[first..] {
                 let goes_on = self.connections.find(id).is_some_and(|c| c.readable || !c.inbound.is_empty());
                 if goes_on {
                     self.receive(id, now);

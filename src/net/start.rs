@@ -23,7 +23,7 @@ use crate::runtime::transfer::Pipes;
 use crate::runtime::turn::{self, Next, Turn};
 use crate::runtime::{entropy, socket};
 use crate::shard::commands::Message;
-use crate::shard::startup::{self, StartBoard, StartFailure, Started};
+use crate::shard::startup::{self, Place, StartBoard, StartFailure, Started};
 use crate::shard::{GroupSettings, LogSettings, Shard, ShardSettings, World};
 use std::cell::RefCell;
 use std::io::Write;
@@ -288,13 +288,11 @@ async fn run_core(runtime: CoreRuntime, listener: TcpListener, common: Arc<Commo
     Ok(())
 }
 
-type Place = Rc<RefCell<Option<Rc<RefCell<Shard<CoreDisk>>>>>>;
-
 async fn start_shard(
     runtime: &CoreRuntime,
     common: &Common,
 ) -> Result<(Rc<RefCell<Shard<CoreDisk>>>, Started), StartFailure> {
-    let place: Place = Rc::default();
+    let place: Place<CoreDisk> = Rc::default();
     let outcome: Rc<RefCell<Option<Result<Started, StartFailure>>>> = Rc::default();
     let (disk, settings, board) = (runtime.disk.clone(), shard_settings(common, runtime.index), common.board.clone());
     let (target, result) = (place.clone(), outcome.clone());
@@ -343,13 +341,14 @@ fn shard_settings(common: &Common, core: CoreIndex) -> ShardSettings {
             offsets_partition_count: config.offsets.partitions,
         },
         statics: config.statics.clone(),
+        retention_check_ms: config.topic.retention_check_ms,
         disk_reserve_bytes: config.server.disk_reserve_bytes,
     }
 }
 
 /// A core whose shard is being started: its turns serve the disk alone.
 struct Starting {
-    place: Place,
+    place: Place<CoreDisk>,
     outcome: Rc<RefCell<Option<Result<Started, StartFailure>>>>,
     helper: Helper,
 }

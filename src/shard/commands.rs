@@ -51,7 +51,6 @@ pub enum Command {
         place: u32,
         request: group::Request,
     },
-    Group { place: u32, request: group::Request },
     /// Of these partitions, or of all that the core owns.
     PartitionSizes(Option<Vec<PartitionId>>),
     DiskSpace,
@@ -73,7 +72,6 @@ pub enum Answer<F> {
         place: u32,
         reply: group::Reply,
     },
-    Group { place: u32, reply: group::Reply },
     /// A request that waited for a producer id has one, or will get none.
     ProducerId(Result<i64, ErrorCode>),
     PartitionSizes(Vec<PartitionSize>),

@@ -22,6 +22,11 @@ use std::sync::Arc;
 /// The core that decides about metadata.
 pub const CONTROLLER_CORE: CoreIndex = CoreIndex(0);
 
+/// What to do with a key.
+pub type ConfigChange = (String, ConfigOp, Option<String>);
+/// A key and the value it shall have.
+pub type ConfigValue = (String, Option<String>);
+
 /// A request to change metadata. Owns its data: it crosses cores.
 #[derive(Clone, Debug)]
 pub enum Control {
@@ -36,12 +41,12 @@ pub enum Control {
     },
     /// IncrementalAlterConfigs.
     AlterConfigs {
-        resources: Vec<(Resource, Vec<(String, ConfigOp, Option<String>)>)>,
+        resources: Vec<(Resource, Vec<ConfigChange>)>,
         validate_only: bool,
     },
     /// AlterConfigs: what is not given is taken back.
     ReplaceConfigs {
-        resources: Vec<(Resource, Vec<(String, Option<String>)>)>,
+        resources: Vec<(Resource, Vec<ConfigValue>)>,
         validate_only: bool,
     },
     AllocateProducerIds,

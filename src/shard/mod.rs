@@ -75,6 +75,8 @@ pub struct ShardSettings {
     pub groups: GroupSettings,
     /// The process's own settings that have Kafka's names.
     pub statics: Overrides,
+    /// How often old segments are looked for (`log.retention.check.interval.ms`).
+    pub retention_check_ms: u64,
     /// Produce is refused while the disk has less than this.
     pub disk_reserve_bytes: u64,
 }
@@ -116,6 +118,9 @@ pub struct Shard<D: Disk> {
     /// The other cores do not run yet: commands are applied here alone.
     starting: bool,
     next_tick: Nanos,
+    next_retention: Nanos,
+    /// Retention is being applied in the background.
+    retaining: bool,
     /// Free space is below the reserve: produce is refused until there is more (durability contract, D6).
     disk_full: bool,
     pub outbox: Outbox<D::File>,

@@ -94,7 +94,6 @@ impl<D: Disk> Shard<D> {
         let leader_epoch = self.image.partition(id).map_or(0, |partition| partition.leader_epoch);
         epochs.assign(leader_epoch, end);
         let partition = Partition {
-            id,
             log,
             state: AppendState::new(end, leader_epoch, producers),
             watermark: Watermark::new(end, flush_policy(config)),
@@ -129,6 +128,12 @@ impl<D: Disk> Shard<D> {
         Some((topic.name.clone(), self.topic_config(topic)))
     }
 
+    /// The name of the partition's directory; it must be in the image, or be the metadata log.
+    pub(super) fn partition_dir_name(&self, id: PartitionId) -> String {
+        let (name, _) = self.name_and_config(id).expect("only partitions of the image are looked for");
+        partition_dir_name(&name, id)
+    }
+
     /// Where this core keeps its partitions.
     pub(super) fn partitions_dir(&self) -> PathBuf {
         self.settings.data_dir.join("partitions")
@@ -151,6 +156,37 @@ impl<D: Disk> Shard<D> {
             self.partitions[slot as usize].state.producers_mut().expire(now.wall_ms, expiration_ms);
         }
         self.watch_disk();
+        if now.mono >= self.next_retention && !self.retaining {
+            self.next_retention = now.mono.plus_ms(self.settings.retention_check_ms);
+            self.apply_retention(now);
+        }
+    }
+
+    /// Deletes the segments that their topics no longer keep, one partition after the other, in the background.
+    fn apply_retention(&mut self, now: Now) {
+        self.retaining = true;
+        let ids: Vec<PartitionId> = self.by_id.keys().copied().collect();
+        let (me, log) = (self.me.clone(), self.log.clone());
+        self.disk.spawn(async move {
+            for id in ids {
+                let Some(shard) = me.upgrade() else { return };
+                let found = shard.borrow().slot(id).map(|slot| {
+                    let shard = shard.borrow();
+                    let partition = &shard.partitions[slot as usize];
+                    (partition.log, partition.watermark.high_watermark())
+                });
+                drop(shard);
+                let Some((index, limit)) = found else { continue };
+                match log.apply_retention(index, now.wall_ms, limit).await {
+                    Ok(0) => {}
+                    Ok(segments) => tracing::info!(partition = %id, segments, "retention has deleted old segments"),
+                    Err(error) => tracing::error!(partition = %id, "retention failed: {error}"),
+                }
+            }
+            if let Some(shard) = me.upgrade() {
+                shard.borrow_mut().retaining = false;
+            }
+        });
     }
 
     /// Looks how much space is left, in the background (durability contract, D6).

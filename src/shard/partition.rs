@@ -2,7 +2,6 @@
 
 use super::produce::ProduceKey;
 use crate::base::error::ErrorCode;
-use crate::base::ids::PartitionId;
 use crate::cluster::configs::TopicConfig;
 use crate::log::{LogIndex, PartitionSettings};
 use crate::partition::append::{AppendRules, AppendState, TimestampType};
@@ -11,7 +10,6 @@ use crate::partition::waiters::OffsetWaiters;
 use crate::partition::watermark::{FlushPolicy, Watermark};
 
 pub(super) struct Partition {
-    pub id: PartitionId,
     pub log: LogIndex,
     pub state: AppendState,
     pub watermark: Watermark,

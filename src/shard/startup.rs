@@ -21,7 +21,7 @@ use crate::cluster::controller::Controller;
 use crate::cluster::image::Image;
 use crate::cluster::names::CONSUMER_OFFSETS;
 use crate::group::{Groups, Input};
-use crate::log::{CoreLog, Replay, ScannedJournal, recover, scan};
+use crate::log::{CoreLog, Replay, ScannedJournal, recover, recover_from_segments, remove_leftovers, scan};
 use crate::partition::producers::Producers;
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::Disk;
@@ -31,6 +31,9 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Barrier, Mutex};
+
+/// Where a shard is found as soon as there is one.
+pub type Place<D> = Rc<RefCell<Option<Rc<RefCell<Shard<D>>>>>>;
 
 /// Where the cores of a starting process meet.
 pub struct StartBoard {
@@ -44,8 +47,8 @@ struct Notes {
     newest: HashMap<PartitionId, (u32, PathBuf)>,
     recovered: HashMap<PartitionId, RecoveredPartition>,
     image: Option<Arc<Vec<Command>>>,
-    /// What was found damaged: the partitions that are not served.
-    damage: Vec<String>,
+    /// What was found damaged: partitions that are not served, or places whose partition is not known.
+    damage: Vec<(Option<PartitionId>, String)>,
     failed: Option<StartFailure>,
 }
 
@@ -71,6 +74,18 @@ pub struct Started {
     pub torn_journals: usize,
     /// Partitions that are not served, and why.
     pub damaged: Vec<String>,
+}
+
+impl Notes {
+    /// Why `id` cannot be served, if it cannot.
+    fn damage_of(&self, id: PartitionId) -> Option<String> {
+        self.damage.iter().find(|(of, _)| *of == Some(id)).map(|(_, what)| what.clone())
+    }
+
+    /// Whether something was lost of which nobody knows whose it was.
+    fn has_unknown_damage(&self) -> bool {
+        self.damage.iter().any(|(of, _)| of.is_none())
+    }
 }
 
 impl StartBoard {
@@ -109,7 +124,7 @@ pub async fn start<D: Disk>(
     settings: ShardSettings,
     world: World,
     board: Arc<StartBoard>,
-    place: Rc<RefCell<Option<Rc<RefCell<Shard<D>>>>>>,
+    place: Place<D>,
 ) -> Result<Started, StartFailure> {
     let mut started = Started::default();
     let scanned = board.meet(scan_journals(&disk, &settings, &board).await)?;
@@ -126,8 +141,9 @@ pub async fn start<D: Disk>(
     board.meet(load_groups(&shard).await)?;
     let log = shard.borrow().log.clone();
     board.meet(log.release_recovered().await.map_err(io))?;
-    started.damaged = board.notes().damage.clone();
+    started.damaged = board.notes().damage.iter().map(|(_, what)| what.clone()).collect();
     let mut shard = shard.borrow_mut();
+    shard.remove_leftovers();
     shard.starting = false;
     started.partitions = shard.by_id.len();
     Ok(started)
@@ -168,6 +184,9 @@ async fn scan_journals<D: Disk>(
             if partition.generation > newest.0 {
                 *newest = (partition.generation, dir.clone());
             }
+        }
+        for damage in journal.damage.iter().filter(|damage| damage.partition.is_none()) {
+            notes.damage.push((None, damage.to_string()));
         }
         drop(notes);
         scanned.push(journal);
@@ -215,7 +234,7 @@ async fn recover_journals<D: Disk>(
                     let producers = producers.remove(&id).unwrap_or_else(none);
                     notes.recovered.insert(id, RecoveredPartition { recovered, producers });
                 }
-                Err(damage) => notes.damage.push(damage.to_string()),
+                Err(damage) => notes.damage.push((Some(id), damage.to_string())),
             }
         }
     }
@@ -262,9 +281,21 @@ impl<D: Disk> Shard<D> {
             handing_out: HandingOut::default(),
             starting: true,
             next_tick: Nanos(0),
+            next_retention: Nanos(0),
+            retaining: false,
             disk_full: false,
             outbox: Outbox { messages: Vec::new(), answers: Vec::new() },
         }
+    }
+
+    /// Unlinks what an earlier process had deleted and not yet unlinked, in the background.
+    fn remove_leftovers(&self) {
+        let (disk, dir) = (self.disk.clone(), self.partitions_dir());
+        self.disk.spawn(async move {
+            if let Err(error) = remove_leftovers(&disk, &dir).await {
+                tracing::warn!("files of deleted partitions are left behind: {error}");
+            }
+        });
     }
 
     /// Ends the shard in order: everything appended is written to the segments and checkpointed. Sets `done` when it is.
@@ -291,11 +322,11 @@ impl<D: Disk> Shard<D> {
 /// The controller's core: reads the metadata log, registers this broker in it, posts the image.
 async fn open_metadata<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, board: &StartBoard) -> Result<(), StartFailure> {
     let id = PartitionId { topic: TopicId::METADATA, index: 0 };
-    let damaged = board.notes().damage.iter().find(|damage| damage.contains(&id.to_string())).cloned();
+    let damaged = board.notes().damage_of(id);
     if let Some(damage) = damaged {
         return Err(StartFailure::Damaged(damage));
     }
-    let found = board.notes().recovered.remove(&id);
+    let found = find_partition(shard, board, id).await?;
     match found {
         Some(found) => {
             Shard::open_partition(shard, id, found).await.map_err(StartFailure::Io)?;
@@ -390,14 +421,11 @@ async fn open_partitions<D: Disk>(
             .collect()
     };
     for id in owned {
-        let (found, damaged) = {
-            let mut notes = board.notes();
-            let damaged = notes.damage.iter().any(|damage| damage.contains(&id.to_string()));
-            (notes.recovered.remove(&id), damaged)
-        };
-        match found {
-            // It is not served: its clients are told, and the operator has been.
-            None if damaged => {}
+        // A damaged one is not served: its clients are told, and so is the operator.
+        if board.notes().damage_of(id).is_some() {
+            continue;
+        }
+        match find_partition(shard, board, id).await? {
             Some(found) => {
                 Shard::open_partition(shard, id, found).await.map_err(StartFailure::Io)?;
                 started.recovered += 1;
@@ -406,6 +434,37 @@ async fn open_partitions<D: Disk>(
         }
     }
     Ok(())
+}
+
+/// What there is of a partition: what its journal told, or, where no journal knows it, what its files tell. `None`: nothing.
+async fn find_partition<D: Disk>(
+    shard: &Rc<RefCell<Shard<D>>>,
+    board: &StartBoard,
+    id: PartitionId,
+) -> Result<Option<RecoveredPartition>, StartFailure> {
+    if let Some(found) = board.notes().recovered.remove(&id) {
+        return Ok(Some(found));
+    }
+    let (disk, dirs) = {
+        let this = shard.borrow();
+        let name = this.partition_dir_name(id);
+        let dirs: Vec<PathBuf> = this.settings.data_dirs.iter().map(|dir| dir.join("partitions").join(&name)).collect();
+        (this.disk.clone(), dirs)
+    };
+    for dir in dirs {
+        if disk.list(&dir).await.map_err(io)?.is_empty() {
+            continue;
+        }
+        tracing::warn!(partition = %id, dir = %dir.display(), "no journal knows this partition: its files alone tell what it holds");
+        let recovered = recover_from_segments(&disk, &dir, id).await.map_err(io)?;
+        return Ok(Some(RecoveredPartition { recovered, producers: Producers::new(PRODUCERS_PER_PARTITION_MAX) }));
+    }
+    if board.notes().has_unknown_damage() {
+        let what =
+            format!("partition {id} has no files, and a damaged journal may have held it: restore the data directory");
+        return Err(StartFailure::Damaged(what));
+    }
+    Ok(None)
 }
 
 /// Replays the groups whose offsets partitions this core owns.

@@ -110,7 +110,8 @@ impl<D: Disk> Commits<D> {
         self.sealed_bytes >= self.backlog_bytes_max
     }
 
-    /// Makes room for a record of `payload_bytes`. `essential`: a record that frees journal space, which may go beyond the ring's limit.
+    /// Makes room for a record of `payload_bytes`. `essential`: a record without a
+    /// batch, which may go beyond the ring's limit: others wait for such records to free the ring.
     ///
     /// # Errors
     /// `TooLarge`, `Backlog` or `DiskFull`; nothing has changed for the caller then.
@@ -122,6 +123,10 @@ impl<D: Disk> Commits<D> {
         essential: bool,
     ) -> Result<(), Refused> {
         let bytes = record_bytes(payload_bytes);
+        if ring.is_beyond_limit() && !essential {
+            // This room is for what frees the other files.
+            return Err(Refused::Backlog);
+        }
         if let Some(open) = &self.open
             && open.limit - open.buffer.len() >= bytes
         {

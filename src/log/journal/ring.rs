@@ -127,6 +127,11 @@ impl<D: Disk> Ring<D> {
         self.file_bytes * self.files() as u64
     }
 
+    /// More files are live than the journal should have.
+    pub fn is_beyond_limit(&self) -> bool {
+        self.live.len() > self.files_max
+    }
+
     fn files(&self) -> usize {
         self.live.len() + self.ready.len() + self.free.len() + usize::from(self.preparing)
     }
