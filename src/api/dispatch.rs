@@ -122,6 +122,11 @@ impl<D: Disk> Api<D> {
         self.pending.len()
     }
 
+    /// Whether `take_finished` has something to take.
+    pub fn has_finished(&self) -> bool {
+        !self.finished.is_empty()
+    }
+
     /// Takes the requests that are done, into `out`.
     pub fn take_finished(&mut self, out: &mut Vec<Finished<D::File>>) {
         out.append(&mut self.finished);

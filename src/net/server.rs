@@ -410,16 +410,18 @@ impl Server {
             if self.finished.is_empty() {
                 break;
             }
-            let first = replied.len();
+            // By round: a connection may go on several times in one turn, each time as far as it has replies.
+            let mut round = Vec::new();
             for finished in std::mem::take(&mut self.finished) {
-                self.finish(finished, &mut replied);
+                self.finish(finished, &mut round);
             }
-            for &id in &replied[first..] {
+            for &id in &round {
                 let goes_on = self.connections.find(id).is_some_and(|c| c.readable || !c.inbound.is_empty());
                 if goes_on {
                     self.receive(id, now);
                 }
             }
+            replied.append(&mut round);
         }
         replied
     }
@@ -519,7 +521,8 @@ impl Server {
             return Next::Stop;
         }
         let shard = self.shard.borrow();
-        if !self.listed.is_empty() || !flushed || !shard.outbox.answers.is_empty() || shard.has_ready() {
+        let unsettled = !shard.outbox.answers.is_empty() || shard.has_ready() || self.api.has_finished();
+        if !self.listed.is_empty() || !flushed || unsettled {
             return Next::Now;
         }
         let mut at = self.next_tick;
