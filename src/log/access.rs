@@ -48,7 +48,12 @@ impl<D: Disk> CoreLog<D> {
         self.0.state.borrow().log(log).map(|partition| partition.dir.clone())
     }
 
-    /// Waits until `ready` is true; asks again whenever a write has completed.
+    /// Makes those who wait with `until` ask again.
+    pub fn notify(&self) {
+        self.0.signal.notify();
+    }
+
+    /// Waits until `ready` is true; asks again whenever a write has completed, and after `notify`.
     pub async fn until(&self, ready: impl FnMut() -> bool) {
         self.0.signal.until(ready).await;
     }

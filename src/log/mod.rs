@@ -38,6 +38,7 @@ mod retention;
 mod segment;
 mod settings;
 mod signal;
+mod together;
 mod truncation;
 mod verify;
 mod window;

@@ -11,6 +11,7 @@ use super::journal::scan::{Position, Records, ScannedJournal, ScannedPartition, 
 use super::segment::format::{FIRST_BATCH_AT, SegmentHeader};
 use super::segment::index::{ENTRY_BYTES, INDEX_HEADER_BYTES, Index};
 use super::segment::load::{BatchWalk, load};
+use super::together::together;
 use crate::base::batch::BatchHeader;
 use crate::base::ids::{Offset, PartitionId};
 use crate::base::limits::{DISK_BLOCK_BYTES, SEGMENT_PIECE_BYTES};
@@ -96,17 +97,13 @@ pub async fn recover<D: Disk>(
             let at = Position { session: *session, sequence: record.sequence };
             pending += repair.take(disk, at, &record, &payload, &mut replay).await?;
             if pending >= PENDING_BYTES_MAX {
-                for repair in repairs.values_mut() {
-                    repair.flush(disk).await?;
-                }
+                together(repairs.values_mut().map(|repair| repair.flush(disk))).await?;
                 pending = 0;
             }
         }
     }
-    let mut results = Vec::with_capacity(repairs.len());
-    for (id, repair) in repairs {
-        results.push((id, repair.finish(disk).await?));
-    }
+    let finishing = repairs.into_iter().map(async |(id, repair)| Ok((id, repair.finish(disk).await?)));
+    let mut results = together(finishing).await?;
     results.sort_by_key(|(id, _)| *id);
     Ok(results)
 }

@@ -6,7 +6,7 @@
 use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::ports::Buffer;
 use bytes::Bytes;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -39,10 +39,11 @@ impl Block {
         Layout::from_size_align(bytes, DISK_BLOCK_BYTES).expect("a block's size is bounded by a request's")
     }
 
+    /// Memory as it comes: nobody sees bytes that were not written first, so zeroing it would only touch every page.
     fn new(bytes: usize) -> Block {
         let layout = Block::layout(bytes);
         // SAFETY: the layout's size is not zero: the smallest class is a disk block.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { alloc(layout) };
         Block { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), bytes }
     }
 }

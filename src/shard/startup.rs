@@ -26,11 +26,14 @@ use crate::partition::producers::Producers;
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::Disk;
 use bytes::Bytes;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Barrier, Mutex};
+
+/// Partitions of a core that are opened at once.
+const OPENING_AT_ONCE: usize = 32;
 
 /// Where a shard is found as soon as there is one.
 pub type Place<D> = Rc<RefCell<Option<Rc<RefCell<Shard<D>>>>>>;
@@ -127,9 +130,18 @@ pub async fn start<D: Disk>(
     place: Place<D>,
 ) -> Result<Started, StartFailure> {
     let mut started = Started::default();
+    let (now, settings_core) = (world.now.clone(), settings.core);
+    let phase = |name: &str, since: Nanos| {
+        let at = now().mono;
+        tracing::debug!(core = settings_core.0, ms = at.since(since) / 1_000_000, "start: {name}");
+        at
+    };
+    let began = now().mono;
     let scanned = board.meet(scan_journals(&disk, &settings, &board).await)?;
+    let at = phase("journals are scanned", began);
     started.torn_journals = scanned.iter().filter(|journal| journal.torn).count();
     board.meet(recover_journals(&disk, &settings, &board, &scanned, &mut started).await)?;
+    let at = phase("segments are completed", at);
 
     let shard = board.meet(open_shard(&disk, settings, world, &scanned).await)?;
     *place.borrow_mut() = Some(shard.clone());
@@ -137,10 +149,13 @@ pub async fn start<D: Disk>(
     board.meet(image)?;
     let commands = board.notes().image.clone().expect("the controller's core has posted it");
     board.meet(take_image(&shard, &commands))?;
+    let at = phase("the metadata is read", at);
     board.meet(open_partitions(&shard, &board, &mut started).await)?;
+    let at = phase("partitions are open", at);
     board.meet(load_groups(&shard).await)?;
     let log = shard.borrow().log.clone();
     board.meet(log.release_recovered().await.map_err(io))?;
+    phase("groups are loaded and old journals released", at);
     started.damaged = board.notes().damage.iter().map(|(_, what)| what.clone()).collect();
     let mut shard = shard.borrow_mut();
     shard.remove_leftovers();
@@ -299,7 +314,7 @@ impl<D: Disk> Shard<D> {
     }
 
     /// Ends the shard in order: everything appended is written to the segments and checkpointed. Sets `done` when it is.
-    pub fn close(shard: &Rc<RefCell<Shard<D>>>, done: Rc<std::cell::Cell<bool>>) {
+    pub fn close(shard: &Rc<RefCell<Shard<D>>>, done: Rc<Cell<bool>>) {
         let me = shard.clone();
         let (disk, log) = {
             let shard = shard.borrow();
@@ -404,36 +419,73 @@ fn take_image<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, commands: &[Command]) -> R
 }
 
 /// Opens what this core owns: as recovered, or empty where a topic was made just before the end.
+///
+/// Several at once: opening is mostly waiting, for files and for commits that they then share.
 async fn open_partitions<D: Disk>(
     shard: &Rc<RefCell<Shard<D>>>,
-    board: &StartBoard,
+    board: &Arc<StartBoard>,
     started: &mut Started,
 ) -> Result<(), StartFailure> {
-    let owned: Vec<PartitionId> = {
-        let this = shard.borrow();
-        let topics = this.image.topics();
-        topics
-            .flat_map(|topic| {
-                let partitions = (0..).zip(&topic.partitions).filter(|(_, partition)| this.owns(partition));
-                partitions.map(|(index, _)| PartitionId { topic: topic.id, index }).collect::<Vec<_>>()
-            })
-            .filter(|id| !is_metadata(*id))
-            .collect()
-    };
-    for id in owned {
-        // A damaged one is not served: its clients are told, and so is the operator.
-        if board.notes().damage_of(id).is_some() {
-            continue;
-        }
-        match find_partition(shard, board, id).await? {
-            Some(found) => {
-                Shard::open_partition(shard, id, found).await.map_err(StartFailure::Io)?;
-                started.recovered += 1;
+    let owned = Rc::new(RefCell::new(owned_partitions(&shard.borrow())));
+    let recovered = Rc::new(Cell::new(0));
+    let failed: Rc<RefCell<Option<StartFailure>>> = Rc::default();
+    let running = Rc::new(Cell::new(OPENING_AT_ONCE));
+    let (disk, log) = (shard.borrow().disk.clone(), shard.borrow().log.clone());
+    for _ in 0..OPENING_AT_ONCE {
+        let (shard, board, log) = (shard.clone(), board.clone(), log.clone());
+        let (owned, running) = (owned.clone(), running.clone());
+        let (recovered, failed) = (recovered.clone(), failed.clone());
+        disk.spawn(async move {
+            loop {
+                let Some(id) = owned.borrow_mut().pop() else { break };
+                match open_or_create(&shard, &board, id).await {
+                    Ok(found) => recovered.set(recovered.get() + usize::from(found)),
+                    Err(failure) => {
+                        *failed.borrow_mut() = Some(failure);
+                        owned.borrow_mut().clear();
+                    }
+                }
             }
-            None => Shard::create_partition(shard, id).await,
+            running.set(running.get() - 1);
+            log.notify();
+        });
+    }
+    log.until(|| running.get() == 0).await;
+    started.recovered = recovered.get();
+    failed.take().map_or(Ok(()), Err)
+}
+
+/// All partitions of topics that this core owns.
+fn owned_partitions<D: Disk>(shard: &Shard<D>) -> Vec<PartitionId> {
+    let mut owned = Vec::new();
+    for topic in shard.image.topics() {
+        let partitions = (0..).zip(&topic.partitions).filter(|(_, partition)| shard.owns(partition));
+        owned
+            .extend(partitions.map(|(index, _)| PartitionId { topic: topic.id, index }).filter(|id| !is_metadata(*id)));
+    }
+    owned
+}
+
+/// Opens one partition, or makes it. True if there was something to open.
+async fn open_or_create<D: Disk>(
+    shard: &Rc<RefCell<Shard<D>>>,
+    board: &StartBoard,
+    id: PartitionId,
+) -> Result<bool, StartFailure> {
+    // A damaged one is not served: its clients are told, and so is the operator.
+    if board.notes().damage_of(id).is_some() {
+        return Ok(false);
+    }
+    match find_partition(shard, board, id).await? {
+        Some(found) => {
+            Shard::open_partition(shard, id, found).await.map_err(StartFailure::Io)?;
+            Ok(true)
+        }
+        None => {
+            Shard::create_partition(shard, id).await;
+            Ok(false)
         }
     }
-    Ok(())
 }
 
 /// What there is of a partition: what its journal told, or, where no journal knows it, what its files tell. `None`: nothing.
