@@ -525,3 +525,27 @@ fn records_of_a_topic_that_is_only_compacted_are_not_deleted() {
     assert_eq!(alter(&mut wire, 1, (TOPIC, "compacted"), ("cleanup.policy", 0, Some("compact")), false), 0);
     assert_eq!(delete_records(&mut wire, 2, "compacted", -1), (ErrorCode::PolicyViolation.code(), -1));
 }
+
+/// The metadata log is read back from segments, memory and the journal, whichever way the broker ended.
+#[test]
+fn metadata_outlives_any_number_of_ends() {
+    let (mut broker, mut wire) = start();
+    let mut made = 0;
+    for round in 0..6 {
+        // Some 60 bytes each: the log grows over several blocks, and each round ends in the middle of one.
+        for _ in 0..70 {
+            create(&mut wire, &format!("topic-number-{made}"), 1);
+            made += 1;
+        }
+        match round % 2 {
+            0 => broker.kill9(),
+            _ => assert!(broker.terminate().success()),
+        }
+        broker.restart();
+        wire = Wire::connect(broker.address());
+        let request = MetadataRequest { topics: None, ..Default::default() };
+        let answer = wire.call(12, &request);
+        let response: MetadataResponse<'_> = answer.read();
+        assert_eq!(response.topics.len(), made, "after round {round}");
+    }
+}

@@ -15,7 +15,7 @@ use crate::partition::producers::Producers;
 use crate::partition::waiters::OffsetWaiters;
 use crate::partition::watermark::Watermark;
 use crate::ports::{Disk, Piece};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -237,18 +237,22 @@ pub(super) async fn replay_log<D: Disk>(
             Err(error) => return Err(format!("offset {offset} cannot be read: {error:?}")),
         };
         let before = offset;
+        // Together: a batch may begin in the file and end in memory, or lie across two chunks of the tail.
+        let mut bytes = BytesMut::with_capacity(read.bytes as usize);
         for piece in read.pieces {
-            let bytes = match piece {
-                Piece::Memory(bytes) => bytes,
-                Piece::File { file, position, bytes } => {
-                    disk.read(&file, position, bytes as usize).await.map_err(|error| error.to_string())?
+            match piece {
+                Piece::Memory(memory) => bytes.extend_from_slice(&memory),
+                Piece::File { file, position, bytes: wanted } => {
+                    let from_file = disk.read(&file, position, wanted as usize).await;
+                    bytes.extend_from_slice(&from_file.map_err(|error| error.to_string())?);
                 }
-            };
-            for (header, batch) in crate::base::batch::batches(&bytes) {
-                if header.base_offset >= before {
-                    each(&bytes.slice_ref(batch));
-                    offset = header.next_offset();
-                }
+            }
+        }
+        let bytes = bytes.freeze();
+        for (header, batch) in crate::base::batch::batches(&bytes) {
+            if header.base_offset >= before {
+                each(&bytes.slice_ref(batch));
+                offset = header.next_offset();
             }
         }
         if offset == before {
