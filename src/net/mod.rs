@@ -5,5 +5,6 @@ mod connection;
 mod inbound;
 pub mod outbound;
 mod quiet;
+mod receiving;
 pub mod server;
 pub mod start;
