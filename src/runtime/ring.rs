@@ -51,12 +51,34 @@ pub enum Completion {
 
 enum Slot {
     Free,
-    Accept { listener: u32 },
-    Watch { connection: u64, socket: RawFd },
-    Doorbell { eventfd: RawFd },
-    Write { token: WriteToken, bytes: usize, _file: File, _buffer: RecordBuffer },
-    Splice { connection: u64, _file: File, pipe: Option<Pipe> },
-    DirectRead { connection: u64, _file: File, buffer: RecordBuffer },
+    Accept {
+        listener: u32,
+    },
+    /// `ending`: its poll is being removed.
+    Watch {
+        connection: u64,
+        socket: RawFd,
+        ending: bool,
+    },
+    Doorbell {
+        eventfd: RawFd,
+    },
+    Write {
+        token: WriteToken,
+        bytes: usize,
+        _file: File,
+        _buffer: RecordBuffer,
+    },
+    Splice {
+        connection: u64,
+        _file: File,
+        pipe: Option<Pipe>,
+    },
+    DirectRead {
+        connection: u64,
+        _file: File,
+        buffer: RecordBuffer,
+    },
     Await(Rc<Awaited>),
 }
 
@@ -143,7 +165,7 @@ impl Ring {
 
     /// Reports every change of `socket` to readable, writable or closed, until the socket is shut down.
     pub fn watch(&self, socket: RawFd, connection: u64) {
-        self.inner.borrow_mut().submit(watch_entry(socket), Slot::Watch { connection, socket });
+        self.inner.borrow_mut().submit(watch_entry(socket), Slot::Watch { connection, socket, ending: false });
     }
 
     /// Reports each time `eventfd` is written; its count is read here.
@@ -343,8 +365,8 @@ impl Inner {
                 out.push(Completion::Accepted { listener, ended: !more, result });
                 return;
             }
-            Slot::Watch { connection, socket } => {
-                let (connection, socket) = (*connection, *socket);
+            Slot::Watch { connection, socket, ending } => {
+                let (connection, socket, ending) = (*connection, *socket, *ending);
                 if !more {
                     self.release(index);
                 }
@@ -353,7 +375,10 @@ impl Inner {
                 let gone = mask & (libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) != 0;
                 if !more && !gone {
                     // The kernel ends a multishot poll when the completion queue overflowed: watch again.
-                    self.submit(watch_entry(socket), Slot::Watch { connection, socket });
+                    self.submit(watch_entry(socket), Slot::Watch { connection, socket, ending: false });
+                }
+                if more && !ending && mask & libc::POLLHUP != 0 {
+                    self.end_watch(index);
                 }
                 let readable = mask & libc::POLLIN != 0 || gone;
                 out.push(Completion::Ready { connection, readable, writable: mask & libc::POLLOUT != 0 });
@@ -403,6 +428,15 @@ impl Inner {
                 unreachable!("a slot completes once, or is multishot and was handled above")
             }
         }
+    }
+
+    /// Both directions of a watched socket have ended. The kernel does not end a multishot poll for that, and the poll keeps the
+    /// socket alive after its descriptor is closed: so it is removed here, and the slot is free when that completes.
+    fn end_watch(&mut self, index: u32) {
+        if let Slot::Watch { ending, .. } = &mut self.slots[index as usize] {
+            *ending = true;
+        }
+        self.push(opcode::PollRemove::new(u64::from(index)).build().user_data(NOTHING));
     }
 
     fn release(&mut self, index: u32) -> Slot {
@@ -459,5 +493,59 @@ impl Future for Operation {
                 Poll::Pending
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    /// Operations that the kernel has not ended.
+    fn slots_in_use(ring: &Ring) -> usize {
+        let inner = ring.inner.borrow();
+        inner.slots.len() - inner.free.len()
+    }
+
+    /// Watches one end of a connection and ends it by `end`, which gets the watched end and the other.
+    fn watch_until(ring: &Ring, end: impl FnOnce(TcpStream, TcpStream)) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("somebody listens");
+        let (watched, _) = listener.accept().expect("the peer connects");
+        ring.watch(watched.as_raw_fd(), 7);
+        ring.enter(None);
+        end(watched, peer);
+        let mut out = Vec::new();
+        for _ in 0..100 {
+            if slots_in_use(ring) == 0 {
+                return;
+            }
+            ring.enter(Some(Duration::from_millis(100)));
+            ring.reap(&mut out);
+        }
+        panic!("the watch of a closed socket goes on");
+    }
+
+    #[test]
+    fn a_watch_ends_with_its_socket() {
+        let ring = Ring::new().expect("io_uring");
+        watch_until(&ring, |watched, peer| {
+            // As a server closes: the peer is still there.
+            watched.shutdown(std::net::Shutdown::Both).expect("connected");
+            drop(watched);
+            drop(peer);
+        });
+        watch_until(&ring, |watched, peer| {
+            drop(peer);
+            watched.shutdown(std::net::Shutdown::Both).expect("half connected");
+            drop(watched);
+        });
+        watch_until(&ring, |watched, peer| {
+            // Unread bytes make the close a reset.
+            use std::io::Write;
+            (&watched).write_all(b"unread").expect("connected");
+            drop(peer);
+            drop(watched);
+        });
     }
 }
