@@ -12,8 +12,6 @@ use std::collections::VecDeque;
 
 /// Requests of one connection that may be worked on at once. More wait in its socket.
 const IN_FLIGHT_MAX: usize = 256;
-/// Pieces of replies that may wait for a slow reader before no more of its requests are taken.
-const UNSENT_PIECES_MAX: usize = 256;
 
 /// How requests of a connection may overlap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +70,7 @@ impl Connection {
 
     /// Whether a request of this kind may start now.
     pub fn may_start(&self, overlap: Overlap) -> bool {
-        let room = self.in_flight.len() < IN_FLIGHT_MAX && self.outbound.len() < UNSENT_PIECES_MAX;
+        let room = self.in_flight.len() < IN_FLIGHT_MAX && !self.outbound.is_full();
         room && (self.working == 0 || overlap == Overlap::Produce && self.overlap == Overlap::Produce)
     }
 
@@ -94,6 +92,11 @@ impl Connection {
             self.first += 1;
             pieces.into_iter().for_each(|piece| self.outbound.push(piece));
         }
+    }
+
+    /// Whether there may be something to take in: held already, or in the socket.
+    pub fn has_input(&self) -> bool {
+        self.readable || !self.inbound.is_empty()
     }
 
     /// Nothing is being worked on and nothing waits to be sent.

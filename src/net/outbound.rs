@@ -19,6 +19,11 @@ const TURN_BYTES_MAX: usize = 1 << 20;
 /// One cold read.
 const COLD_READ_BYTES: usize = 1 << 20;
 
+/// Pieces of replies that may wait for a slow reader before no more of its requests are taken ...
+const UNSENT_PIECES_MAX: usize = 256;
+/// ... and bytes of memory in them. One peer that never reads makes a core hold this and one reply more.
+const UNSENT_BYTES_MAX: usize = 1 << 20;
+
 /// How bytes that are not in the page cache are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ColdRead {
@@ -80,12 +85,14 @@ enum Next {
 /// The replies of one connection on their way out.
 pub struct Outbound {
     queue: VecDeque<Piece<File>>,
+    /// Bytes of memory that `queue` keeps alive.
+    memory_bytes: usize,
     cold: Cold,
 }
 
 impl Default for Outbound {
     fn default() -> Outbound {
-        Outbound { queue: VecDeque::new(), cold: Cold::None }
+        Outbound { queue: VecDeque::new(), memory_bytes: 0, cold: Cold::None }
     }
 }
 
@@ -98,13 +105,16 @@ impl Outbound {
         self.queue.is_empty()
     }
 
-    /// Pieces that wait.
-    pub fn len(&self) -> usize {
-        self.queue.len()
+    /// Whether so much waits for the peer to read that it gets nothing more for now.
+    pub fn is_full(&self) -> bool {
+        self.queue.len() >= UNSENT_PIECES_MAX || self.memory_bytes >= UNSENT_BYTES_MAX
     }
 
     pub fn push(&mut self, piece: Piece<File>) {
         if piece.bytes() > 0 {
+            if let Piece::Memory(bytes) = &piece {
+                self.memory_bytes += bytes.len();
+            }
             self.queue.push_back(piece);
         }
     }
@@ -152,6 +162,7 @@ impl Outbound {
     }
 
     fn advance_memory(&mut self, mut sent: usize) {
+        self.memory_bytes -= sent;
         while sent > 0 {
             let Some(Piece::Memory(bytes)) = self.queue.front_mut() else { unreachable!("only memory was sent") };
             if sent < bytes.len() {

@@ -205,15 +205,18 @@ impl Server {
     fn pump(&mut self, id: u64, now: Now) {
         let Some(connection) = self.connections.find(id) else { return };
         let Connection { outbound, socket, .. } = connection;
-        let before = self.sender.sent;
+        let (before, was_full) = (self.sender.sent, outbound.is_full());
         let progress = outbound.pump(socket, id, &mut self.sender);
         if self.sender.sent != before {
             connection.active = now.mono;
         }
+        // The peer has read: requests that waited for that go on, though nothing more may come from its socket.
+        let goes_on = was_full && !connection.outbound.is_full() && connection.has_input();
         match progress {
             Ok(Progress::Done) if connection.closing && connection.is_quiet() => self.close(id),
-            Ok(Progress::Done | Progress::Blocked | Progress::Reading) => {}
             Ok(Progress::Yield) => self.list(id),
+            Ok(_) if goes_on => self.list(id),
+            Ok(Progress::Done | Progress::Blocked | Progress::Reading) => {}
             Err(error) => {
                 if error.kind() == std::io::ErrorKind::UnexpectedEof {
                     tracing::error!("a reply could not be sent: {error}");
@@ -246,7 +249,7 @@ impl Server {
                 self.finish(finished, &mut round);
             }
             for &id in &round {
-                let goes_on = self.connections.find(id).is_some_and(|c| c.readable || !c.inbound.is_empty());
+                let goes_on = self.connections.find(id).is_some_and(|connection| connection.has_input());
                 if goes_on {
                     self.receive(id, now);
                 }
@@ -312,7 +315,7 @@ impl Server {
         for id in std::mem::take(&mut self.listed) {
             if let Some(connection) = self.connections.find(id) {
                 connection.listed = false;
-                let (sends, reads) = (!connection.outbound.is_empty(), connection.readable);
+                let (sends, reads) = (!connection.outbound.is_empty(), connection.has_input());
                 if sends {
                     self.pump(id, now);
                 }
