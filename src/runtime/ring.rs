@@ -51,34 +51,12 @@ pub enum Completion {
 
 enum Slot {
     Free,
-    Accept {
-        listener: u32,
-    },
-    /// `ending`: its poll is being removed.
-    Watch {
-        connection: u64,
-        socket: RawFd,
-        ending: bool,
-    },
-    Doorbell {
-        eventfd: RawFd,
-    },
-    Write {
-        token: WriteToken,
-        bytes: usize,
-        _file: File,
-        _buffer: RecordBuffer,
-    },
-    Splice {
-        connection: u64,
-        _file: File,
-        pipe: Option<Pipe>,
-    },
-    DirectRead {
-        connection: u64,
-        _file: File,
-        buffer: RecordBuffer,
-    },
+    Accept { listener: u32 },
+    Watch { connection: u64, socket: RawFd },
+    Doorbell { eventfd: RawFd },
+    Write { token: WriteToken, bytes: usize, _file: File, _buffer: RecordBuffer },
+    Splice { connection: u64, _file: File, pipe: Option<Pipe> },
+    DirectRead { connection: u64, _file: File, buffer: RecordBuffer },
     Await(Rc<Awaited>),
 }
 
@@ -165,7 +143,7 @@ impl Ring {
 
     /// Reports every change of `socket` to readable, writable or closed, until the socket is shut down.
     pub fn watch(&self, socket: RawFd, connection: u64) {
-        self.inner.borrow_mut().submit(watch_entry(socket), Slot::Watch { connection, socket, ending: false });
+        self.inner.borrow_mut().submit(watch_entry(socket), Slot::Watch { connection, socket });
     }
 
     /// Reports each time `eventfd` is written; its count is read here.
@@ -365,8 +343,8 @@ impl Inner {
                 out.push(Completion::Accepted { listener, ended: !more, result });
                 return;
             }
-            Slot::Watch { connection, socket, ending } => {
-                let (connection, socket, ending) = (*connection, *socket, *ending);
+            Slot::Watch { connection, socket } => {
+                let (connection, socket) = (*connection, *socket);
                 if !more {
                     self.release(index);
                 }
@@ -375,9 +353,9 @@ impl Inner {
                 let gone = mask & (libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) != 0;
                 if !more && !gone {
                     // The kernel ends a multishot poll when the completion queue overflowed: watch again.
-                    self.submit(watch_entry(socket), Slot::Watch { connection, socket, ending: false });
+                    self.submit(watch_entry(socket), Slot::Watch { connection, socket });
                 }
-                if more && !ending && mask & libc::POLLHUP != 0 {
+                if more && mask & (libc::POLLHUP | libc::POLLERR) != 0 {
                     self.end_watch(index);
                 }
                 let readable = mask & libc::POLLIN != 0 || gone;
@@ -432,10 +410,10 @@ impl Inner {
 
     /// Both directions of a watched socket have ended. The kernel does not end a multishot poll for that, and the poll keeps the
     /// socket alive after its descriptor is closed: so it is removed here, and the slot is free when that completes.
+    ///
+    /// Where another event of the socket is just under way the kernel refuses (EALREADY); that event then comes here again.
+    /// A removal that comes late finds nothing: whatever gets the slot next is submitted after it.
     fn end_watch(&mut self, index: u32) {
-        if let Slot::Watch { ending, .. } = &mut self.slots[index as usize] {
-            *ending = true;
-        }
         self.push(opcode::PollRemove::new(u64::from(index)).build().user_data(NOTHING));
     }
 
@@ -507,14 +485,21 @@ mod tests {
         inner.slots.len() - inner.free.len()
     }
 
-    /// Watches one end of a connection and ends it by `end`, which gets the watched end and the other.
-    fn watch_until(ring: &Ring, end: impl FnOnce(TcpStream, TcpStream)) {
+    /// Both ends of a connection.
+    fn connected() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("somebody listens");
-        let (watched, _) = listener.accept().expect("the peer connects");
-        ring.watch(watched.as_raw_fd(), 7);
-        ring.enter(None);
-        end(watched, peer);
+        (listener.accept().expect("the peer connects").0, peer)
+    }
+
+    fn reset(stream: TcpStream, peer: &mut TcpStream) {
+        use std::io::Write;
+        // Unread bytes make the close a reset.
+        peer.write_all(b"unread").expect("connected");
+        drop(stream);
+    }
+
+    fn ends(ring: &Ring) {
         let mut out = Vec::new();
         for _ in 0..100 {
             if slots_in_use(ring) == 0 {
@@ -524,6 +509,15 @@ mod tests {
             ring.reap(&mut out);
         }
         panic!("the watch of a closed socket goes on");
+    }
+
+    /// Watches one end of a connection and ends it by `end`, which gets the watched end and the other.
+    fn watch_until(ring: &Ring, end: impl FnOnce(TcpStream, TcpStream)) {
+        let (watched, peer) = connected();
+        ring.watch(watched.as_raw_fd(), 7);
+        ring.enter(None);
+        end(watched, peer);
+        ends(ring);
     }
 
     #[test]
@@ -540,12 +534,22 @@ mod tests {
             watched.shutdown(std::net::Shutdown::Both).expect("half connected");
             drop(watched);
         });
-        watch_until(&ring, |watched, peer| {
-            // Unread bytes make the close a reset.
-            use std::io::Write;
-            (&watched).write_all(b"unread").expect("connected");
-            drop(peer);
+        watch_until(&ring, |mut watched, peer| {
+            reset(peer, &mut watched);
             drop(watched);
         });
+    }
+
+    #[test]
+    fn a_watch_ends_that_began_when_the_peer_was_gone() {
+        let ring = Ring::new().expect("io_uring");
+        let (mut watched, peer) = connected();
+        reset(peer, &mut watched);
+        ring.watch(watched.as_raw_fd(), 7);
+        ring.enter(None);
+        let mut out = Vec::new();
+        ring.reap(&mut out);
+        drop(watched);
+        ends(&ring);
     }
 }
