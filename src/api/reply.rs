@@ -12,6 +12,8 @@ pub struct Tag {
     pub connection: u64,
     /// Counted from 0 on its connection: replies leave in this order.
     pub sequence: u64,
+    /// Bytes of the request that count as held until it is finished.
+    pub bytes: usize,
 }
 
 /// A request that is done.

@@ -2,7 +2,7 @@
 //!
 //! Replies leave in the order of the requests, whatever order they are ready in.
 
-use super::inbound::Inbound;
+use super::inbound::{FIRST_BYTES, Inbound};
 use super::outbound::Outbound;
 use crate::base::time::Nanos;
 use crate::ports::Piece;
@@ -12,6 +12,11 @@ use std::collections::VecDeque;
 
 /// Requests of one connection that may be worked on at once. More wait in its socket.
 const IN_FLIGHT_MAX: usize = 256;
+
+/// Less than this in a second is hardly anything ...
+const SLOW_BYTES: usize = 64 << 10;
+/// ... and so many such seconds are enough, where others wait for memory.
+const SLOW_TICKS_MAX: u8 = 5;
 
 /// How requests of a connection may overlap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,12 +45,18 @@ pub struct Connection {
     overlap: Overlap,
     /// Last time a byte moved.
     pub active: Nanos,
+    /// Bytes received since the last tick of its core.
+    pub received: usize,
+    /// Ticks in a row in which hardly anything of its request came.
+    pub slow_ticks: u8,
     /// Bytes of the core's request memory lent to `inbound`.
     pub lent: usize,
     /// The socket has more to read than was taken.
     pub readable: bool,
     /// It is in the core's list of connections to go on with.
     pub listed: bool,
+    /// It is in the core's list of connections that wait for request memory.
+    pub starved: bool,
     /// No more requests are taken; it is closed when its replies are sent.
     pub closing: bool,
 }
@@ -61,9 +72,12 @@ impl Connection {
             working: 0,
             overlap: Overlap::Alone,
             active: now,
+            received: 0,
+            slow_ticks: 0,
             lent: 0,
             readable: false,
             listed: false,
+            starved: false,
             closing: false,
         }
     }
@@ -97,6 +111,19 @@ impl Connection {
     /// Whether there may be something to take in: held already, or in the socket.
     pub fn has_input(&self) -> bool {
         self.readable || !self.inbound.is_empty()
+    }
+
+    /// Counts this tick if the connection holds memory for a request that hardly arrives, through nobody's fault but its peer's.
+    pub fn note_tick(&mut self) {
+        let received = std::mem::take(&mut self.received);
+        let awaits_peer = self.lent > FIRST_BYTES && !self.inbound.is_empty() && !self.readable && self.is_quiet();
+        let slow = awaits_peer && received < SLOW_BYTES;
+        self.slow_ticks = if slow { self.slow_ticks.saturating_add(1) } else { 0 };
+    }
+
+    /// Whether it has held memory for a slow request for so long that others who need it come first.
+    pub fn is_hoarding(&self) -> bool {
+        self.slow_ticks >= SLOW_TICKS_MAX
     }
 
     /// Nothing is being worked on and nothing waits to be sent.

@@ -11,7 +11,7 @@ use std::ops::Range;
 /// Bytes of the length in front of a frame.
 pub const LENGTH_BYTES: usize = 4;
 /// The first memory that a partial frame gets; after that it doubles until the frame fits.
-const FIRST_BYTES: usize = 4 << 10;
+pub const FIRST_BYTES: usize = 4 << 10;
 
 /// Why a connection cannot be understood and is closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +61,8 @@ pub struct Inbound {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that are held.
     filled: usize,
+    /// The most that was held since `shrink` was last asked.
+    peak: usize,
 }
 
 impl Inbound {
@@ -79,25 +81,34 @@ impl Inbound {
 
     /// Takes out the memory and how many bytes of it are held. `recycle` gives it back when they have been used.
     pub fn take(&mut self) -> (Bytes, usize) {
+        self.peak = self.peak.max(self.filled);
         (Bytes::from(std::mem::take(&mut self.buffer)), std::mem::take(&mut self.filled))
     }
 
     /// Takes memory back that `take` gave, if nobody keeps a part of it and no other is in use; `rest` of it is held on.
-    pub fn recycle(&mut self, taken: Bytes, rest: Range<usize>) {
-        if self.buffer.is_empty() && taken.is_unique() {
+    /// Without `keep`, only what `rest` needs is held.
+    pub fn recycle(&mut self, taken: Bytes, rest: Range<usize>, keep: bool) {
+        if keep && self.buffer.is_empty() && taken.is_unique() {
             // Not a copy: the only owner gets the memory itself.
             self.buffer = Vec::from(taken);
             self.filled = rest.len();
             self.buffer.copy_within(rest, 0);
-        } else {
+        } else if !rest.is_empty() {
             self.hold(&taken[rest]);
         }
     }
 
-    /// Gives memory back that nothing is held in.
+    /// Gives memory back of which not even a quarter was used since the last time.
     pub fn shrink(&mut self) {
-        if self.filled == 0 {
-            self.buffer = Vec::new();
+        let used = std::mem::take(&mut self.peak).max(self.filled);
+        if used < self.buffer.len() / 4 || used == 0 {
+            let mut smaller = Vec::new();
+            if self.filled > 0 {
+                smaller.reserve_exact(self.filled.max(FIRST_BYTES));
+                smaller.extend_from_slice(self.bytes());
+                smaller.resize(self.filled.max(FIRST_BYTES), 0);
+            }
+            self.buffer = smaller;
         }
     }
 
@@ -203,14 +214,29 @@ mod tests {
         let capacity = inbound.capacity();
         let (taken, filled) = inbound.take();
         let memory = taken.as_ptr();
-        inbound.recycle(taken, filled - 4..filled);
+        inbound.recycle(taken, filled - 4..filled, true);
         assert_eq!((inbound.bytes(), inbound.bytes().as_ptr()), (&b"rest"[..], memory));
         assert_eq!(inbound.capacity(), capacity);
 
         let (taken, filled) = inbound.take();
         let kept = taken.slice(..2);
-        inbound.recycle(taken, filled - 2..filled);
+        inbound.recycle(taken, filled - 2..filled, true);
         assert_eq!((inbound.bytes(), &kept[..]), (&b"st"[..], &b"re"[..]));
         assert_ne!(inbound.bytes().as_ptr(), memory);
+    }
+
+    #[test]
+    fn memory_that_is_not_used_any_more_goes_though_a_little_is_held() {
+        let mut inbound = Inbound::default();
+        inbound.hold(&vec![7; 1 << 20]);
+        let (taken, filled) = inbound.take();
+        inbound.recycle(taken, filled - 3..filled, true);
+        inbound.shrink();
+        assert_eq!(inbound.capacity(), 1 << 20, "it was used a moment ago");
+        inbound.shrink();
+        assert_eq!((inbound.capacity(), inbound.bytes()), (FIRST_BYTES, &[7; 3][..]));
+        let (taken, filled) = inbound.take();
+        inbound.recycle(taken, filled..filled, false);
+        assert_eq!(inbound.capacity(), 0);
     }
 }

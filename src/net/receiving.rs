@@ -3,8 +3,8 @@
 //! When to look at a connection is the server's decision; this is one look.
 
 use super::connection::Overlap;
-use super::inbound::{FrameError, LENGTH_BYTES, frame_bytes};
-use super::server::{Phase, Server};
+use super::inbound::{FIRST_BYTES, FrameError, LENGTH_BYTES, frame_bytes};
+use super::server::{Phase, SCRATCH_BYTES, Server};
 use crate::api::dispatch::Frame;
 use crate::api::{Tag, Verdict};
 use crate::base::time::Now;
@@ -50,8 +50,7 @@ impl Server {
         if missing > 0 {
             let growth = connection.inbound.growth(missing);
             if growth > 0 && !self.budget.allows(id, growth) {
-                self.counters.starved += 1;
-                self.starved.push(id);
+                self.starve(id);
                 return Received::Waits;
             }
         }
@@ -61,15 +60,21 @@ impl Server {
     /// Starts what is whole of the bytes that a connection holds, where its turn has come.
     fn take_held(&mut self, id: u64, now: Now) -> Received {
         let Some(connection) = self.connections.find(id) else { return Received::Waits };
-        if !connection.may_start(overlap_of(&connection.inbound.bytes()[LENGTH_BYTES..])) {
+        let overlap = overlap_of(&connection.inbound.bytes()[LENGTH_BYTES..]);
+        if !connection.may_start(overlap) {
+            return Received::Waits;
+        }
+        if overlap == Overlap::Produce && !self.budget.allows_work() {
+            self.starve(id);
             return Received::Waits;
         }
         let (held, filled) = connection.inbound.take();
+        let keep = !self.budget.is_short();
         match self.take_frames(id, &held[..filled], Some(&held), now) {
             Err(why) => Received::Bad(why),
             Ok(taken) => {
                 if let Some(connection) = self.connections.find(id) {
-                    connection.inbound.recycle(held, taken..filled);
+                    connection.inbound.recycle(held, taken..filled, keep);
                 }
                 self.lend(id);
                 Received::More(taken)
@@ -80,7 +85,9 @@ impl Server {
     /// Reads from the socket: up to `missing` bytes to the frame that is held, the rest into the scratch buffer.
     fn read_socket(&mut self, id: u64, missing: usize, now: Now) -> Received {
         let Some(connection) = self.connections.find(id) else { return Received::Waits };
-        let scratch = &mut self.scratch[..];
+        // What is not taken at once will be held, so that no more is read than there is memory to hold it.
+        let scratch_bytes = self.budget.room().clamp(FIRST_BYTES, SCRATCH_BYTES);
+        let scratch = &mut self.scratch[..scratch_bytes];
         let socket = &connection.socket;
         let (result, room, offered) = if missing == 0 {
             (socket.receive(&mut [], scratch), 0, scratch.len())
@@ -105,6 +112,7 @@ impl Server {
             Err(_) => return Received::Closed,
         };
         connection.active = now.mono;
+        connection.received += read;
         // Less than was offered: the socket is empty, and its watch reports when that changes.
         connection.readable = read == offered;
         self.counters.received_bytes += read as u64;
@@ -158,7 +166,7 @@ impl Server {
     fn take_frames(&mut self, id: u64, bytes: &[u8], owner: Option<&Bytes>, now: Now) -> Result<usize, String> {
         let Some(connection) = self.connections.find(id) else { return Ok(bytes.len()) };
         let mut shard = self.shard.borrow_mut();
-        let mut at = 0;
+        let (mut at, mut starves) = (0, false);
         while let Some(prefix) = bytes[at..].first_chunk::<LENGTH_BYTES>() {
             let length =
                 frame_bytes(*prefix, self.settings.request_bytes_max).map_err(|error: FrameError| error.to_string())?;
@@ -167,14 +175,27 @@ impl Server {
             if !connection.may_start(overlap) {
                 break;
             }
-            let tag = Tag { connection: id, sequence: connection.begin(overlap) };
+            let held_bytes = if overlap == Overlap::Produce { LENGTH_BYTES + length } else { 0 };
+            if held_bytes > 0 && !self.budget.allows_work() {
+                starves = true;
+                break;
+            }
+            self.budget.begin_work(held_bytes);
+            let tag = Tag { connection: id, sequence: connection.begin(overlap), bytes: held_bytes };
             self.counters.requests += 1;
             let frame = Frame { bytes: frame, owner };
             match self.api.on_frame(tag, frame, connection.socket.peer(), &mut shard, now) {
                 Verdict::Taken => {}
-                Verdict::Close(why) => return Err(why),
+                Verdict::Close(why) => {
+                    self.budget.end_work(held_bytes);
+                    return Err(why);
+                }
             }
             at += LENGTH_BYTES + length;
+        }
+        drop(shard);
+        if starves {
+            self.starve(id);
         }
         Ok(at)
     }

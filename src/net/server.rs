@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The receive buffer of a core: frames that are whole are read where they lie in it.
-const SCRATCH_BYTES: usize = 512 << 10;
+pub(super) const SCRATCH_BYTES: usize = 512 << 10;
 /// How often a core looks at its idle connections and the like.
 const TICK_MS: u64 = 1000;
 /// How long requests may take to end when the broker stops.
@@ -56,6 +56,8 @@ pub struct ServerCounters {
     pub starved: u64,
     pub idle_closed: u64,
     pub refused_connections: u64,
+    /// Connections closed because they held memory that others waited for.
+    pub hoarders_closed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +98,7 @@ pub struct Server {
     pub(super) budget: Budget,
     /// Connections that have more to read or to send.
     listed: Vec<u64>,
-    /// Connections that wait for request memory.
+    /// Connections that wait for request memory, each once.
     pub(super) starved: Vec<u64>,
     inbox: Vec<Message<File>>,
     finished: Vec<Finished<File>>,
@@ -189,6 +191,17 @@ impl Server {
         }
     }
 
+    /// Puts a connection on the list of those that go on when request memory comes back.
+    pub(super) fn starve(&mut self, id: u64) {
+        if let Some(connection) = self.connections.find(id)
+            && !connection.starved
+        {
+            connection.starved = true;
+            self.starved.push(id);
+            self.counters.starved += 1;
+        }
+    }
+
     /// Closes a connection that cannot be understood, and says why, but not too often.
     pub(super) fn close_bad(&mut self, id: u64, why: &str, now: Now) {
         self.counters.bad_frames += 1;
@@ -260,7 +273,9 @@ impl Server {
     }
 
     fn finish(&mut self, finished: Finished<File>, replied: &mut Vec<u64>) {
-        let Tag { connection: id, sequence } = finished.tag;
+        let Tag { connection: id, sequence, bytes } = finished.tag;
+        // It was held whether or not its connection is still there.
+        self.budget.end_work(bytes);
         let Some(connection) = self.connections.find(id) else { return };
         match finished.reply {
             Reply::Frame(pieces) => connection.finish(sequence, pieces),
@@ -295,9 +310,8 @@ impl Server {
         for id in self.connections.ids() {
             let connection = self.connections.find(id).expect("just listed");
             let quiet_ms = now.mono.since(connection.active) / 1_000_000;
-            if quiet_ms > TICK_MS {
-                connection.inbound.shrink();
-            }
+            connection.inbound.shrink();
+            connection.note_tick();
             // One that waits in a long poll is not idle; one that does not read its replies is.
             let waits = !connection.is_quiet() && connection.outbound.is_empty();
             if !waits && self.settings.idle_ms_max.is_some_and(|most| quiet_ms > most) {
@@ -307,11 +321,44 @@ impl Server {
                 self.lend(id);
             }
         }
+        if !self.starved.is_empty() {
+            self.close_hoarders(now);
+        }
+    }
+
+    /// Requests that hardly arrive hold the memory that others wait for: the largest go, until a quarter of it is free.
+    fn close_hoarders(&mut self, now: Now) {
+        let mut hoarders: Vec<(usize, u64)> = Vec::new();
+        for id in self.connections.ids() {
+            let connection = self.connections.find(id).expect("just listed");
+            if connection.is_hoarding() {
+                hoarders.push((connection.lent, id));
+            }
+        }
+        hoarders.sort_unstable_by(|one, other| other.cmp(one));
+        for (bytes, id) in hoarders {
+            if self.budget.is_relieved() {
+                return;
+            }
+            self.counters.hoarders_closed += 1;
+            self.close_bad(
+                id,
+                &format!("{bytes} bytes of memory held for a request that hardly arrives, and others wait"),
+                now,
+            );
+        }
     }
 
     fn go_on(&mut self, now: Now) {
-        let starved = std::mem::take(&mut self.starved);
-        starved.into_iter().for_each(|id| self.list(id));
+        if self.budget.take_returned() {
+            let starved = std::mem::take(&mut self.starved);
+            for id in starved {
+                if let Some(connection) = self.connections.find(id) {
+                    connection.starved = false;
+                    self.list(id);
+                }
+            }
+        }
         for id in std::mem::take(&mut self.listed) {
             if let Some(connection) = self.connections.find(id) {
                 connection.listed = false;
@@ -355,7 +402,8 @@ impl Server {
         }
         let shard = self.shard.borrow();
         let unsettled = !shard.outbox.answers.is_empty() || shard.has_ready() || self.api.has_finished();
-        if !self.listed.is_empty() || !flushed || unsettled {
+        let starved_go_on = !self.starved.is_empty() && self.budget.has_returned();
+        if !self.listed.is_empty() || !flushed || unsettled || starved_go_on {
             return Next::Now;
         }
         let mut at = self.next_tick;
