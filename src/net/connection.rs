@@ -96,6 +96,13 @@ impl Connection {
         self.first + self.in_flight.len() as u64 - 1
     }
 
+    /// The request that started last was none: no reply is to come.
+    pub fn abandon(&mut self) {
+        let last = self.in_flight.pop_back();
+        assert!(matches!(last, Some(InFlight::Working)), "it has just started");
+        self.working -= 1;
+    }
+
     /// A request is done; `reply` is empty where there is none. Replies whose turn has come move on to be sent.
     pub fn finish(&mut self, sequence: u64, reply: Vec<Piece<File>>) {
         let place = usize::try_from(sequence - self.first).expect("bounded by IN_FLIGHT_MAX");

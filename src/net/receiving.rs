@@ -188,6 +188,7 @@ impl Server {
                 Verdict::Taken => {}
                 Verdict::Close(why) => {
                     self.budget.end_work(held_bytes);
+                    connection.abandon();
                     return Err(why);
                 }
             }

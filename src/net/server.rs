@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::connection::Connection;
+use super::inbound::Inbound;
 use super::outbound::{Progress, Sender};
 use super::quiet::RateLimit;
 use crate::api::reply::Reply;
@@ -211,7 +212,15 @@ impl Server {
             let peer = connection.socket.peer().map_or("unknown".to_owned(), |peer| peer.to_string());
             tracing::warn!(peer, "connection closed: {why}");
         }
-        self.close(id);
+        match self.connections.find(id) {
+            // What came before it is answered first, as if it had been read one by one.
+            Some(connection) if !connection.is_quiet() => {
+                connection.closing = true;
+                connection.inbound = Inbound::default();
+                self.lend(id);
+            }
+            _ => self.close(id),
+        }
     }
 
     /// Sends what a connection has to send.
