@@ -42,7 +42,9 @@ pub fn frame_bytes(prefix: [u8; LENGTH_BYTES], bytes_max: usize) -> Result<usize
     match &prefix {
         // A TLS record: handshake (22), version 3.x.
         [22, 3, 0..=4, _] => return Err(FrameError::Tls),
-        b"GET " | b"POST" | b"PUT " | b"HEAD" | b"OPTI" | b"DELE" | b"CONN" | b"PATC" => return Err(FrameError::Http),
+        b"GET " | b"POST" | b"PUT " | b"HEAD" | b"OPTI" | b"DELE" | b"CONN" | b"PATC" | b"PRI " => {
+            return Err(FrameError::Http);
+        }
         _ => {}
     }
     let length = i32::from_be_bytes(prefix);
@@ -176,6 +178,7 @@ mod tests {
     fn other_protocols_are_named() {
         assert_eq!(frame_bytes([22, 3, 1, 2], 100), Err(FrameError::Tls));
         assert_eq!(frame_bytes(*b"GET ", 100), Err(FrameError::Http));
+        assert_eq!(frame_bytes(*b"PRI ", 100), Err(FrameError::Http), "HTTP/2");
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub struct Server {
     pub(super) settings: ServerSettings,
     stop: Arc<AtomicBool>,
     listeners: Vec<TcpListener>,
+    /// Listeners that accept again at the next tick.
+    resting: Vec<u32>,
     pub(super) connections: Slab<Connection>,
     pub(super) scratch: Vec<u8>,
     pub(super) budget: Budget,
@@ -122,6 +124,7 @@ impl Server {
             sender,
             stop,
             listeners: Vec::new(),
+            resting: Vec::new(),
             connections: Slab::default(),
             scratch: vec![0; SCRATCH_BYTES],
             budget: Budget::new(settings.request_memory_bytes),
@@ -149,6 +152,7 @@ impl Server {
     }
 
     fn on_accepted(&mut self, listener: u32, ended: bool, result: std::io::Result<OwnedFd>, now: Now) {
+        let failed = result.is_err();
         match result {
             Ok(fd) if self.phase == Phase::Serving && self.connections.len() < self.settings.connections_max => {
                 let socket = Socket::new(fd);
@@ -166,8 +170,16 @@ impl Server {
             }
             Err(_) => {}
         }
-        if ended
-            && self.phase == Phase::Serving
+        match ended {
+            // Out of descriptors or memory: asking again at once would fail again at once, and keep the core busy with it.
+            true if failed => self.resting.push(listener),
+            true => self.accept_again(listener),
+            false => {}
+        }
+    }
+
+    fn accept_again(&self, listener: u32) {
+        if self.phase == Phase::Serving
             && let Some(socket) = self.listeners.get(listener as usize)
         {
             self.ring.accept(socket.as_raw_fd(), listener);
@@ -316,6 +328,9 @@ impl Server {
             return;
         }
         self.next_tick = now.mono.plus_ms(TICK_MS);
+        for listener in std::mem::take(&mut self.resting) {
+            self.accept_again(listener);
+        }
         for id in self.connections.ids() {
             let connection = self.connections.find(id).expect("just listed");
             let quiet_ms = now.mono.since(connection.active) / 1_000_000;
