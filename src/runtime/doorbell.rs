@@ -28,6 +28,13 @@ impl Doorbell {
         unsafe { libc::write(self.descriptor(), (&raw const one).cast(), 8) };
     }
 
+    /// Takes note of all rings so far.
+    pub(super) fn hush(&self) {
+        let mut count = 0u64;
+        // SAFETY: reads at most eight bytes into `count`; the descriptor is ours and does not block.
+        unsafe { libc::read(self.descriptor(), (&raw mut count).cast(), 8) };
+    }
+
     pub(super) fn descriptor(&self) -> RawFd {
         self.eventfd.as_raw_fd()
     }

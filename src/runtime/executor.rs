@@ -87,7 +87,7 @@ pub fn start<F: Future<Output = io::Result<()>> + 'static>(
 fn core_runtime(options: &CoreOptions, doorbell: Doorbell) -> io::Result<CoreRuntime> {
     let ring = Ring::new()?;
     ring.bind_workers(options.cpu, options.io_workers)?;
-    ring.watch_doorbell(doorbell.descriptor());
+    ring.watch_doorbell(&doorbell);
     let tasks = Tasks::new();
     let helper = Helper::start(&format!("files-{}", options.index.0), doorbell.clone())?;
     let disk = CoreDisk::new(ring.clone(), helper.clone(), Pool::new(options.pool_free_bytes_max), tasks.clone());

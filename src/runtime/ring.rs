@@ -4,6 +4,7 @@
 //! still touch (buffers, files, pipes) is held by the slot until its completion, whatever became of the one who asked.
 
 use super::disk::File;
+use super::doorbell::Doorbell;
 use super::memory::RecordBuffer;
 use super::transfer::Pipe;
 use crate::ports::{Buffer, DiskCompletion, WriteToken};
@@ -53,7 +54,7 @@ enum Slot {
     Free,
     Accept { listener: u32 },
     Watch { connection: u64, socket: RawFd },
-    Doorbell { eventfd: RawFd },
+    Doorbell { doorbell: Doorbell },
     Write { token: WriteToken, bytes: usize, _file: File, _buffer: RecordBuffer },
     Splice { connection: u64, _file: File, pipe: Option<Pipe> },
     DirectRead { connection: u64, _file: File, buffer: RecordBuffer },
@@ -146,9 +147,10 @@ impl Ring {
         self.inner.borrow_mut().submit(watch_entry(socket), Slot::Watch { connection, socket });
     }
 
-    /// Reports each time `eventfd` is written; its count is read here.
-    pub fn watch_doorbell(&self, eventfd: RawFd) {
-        self.inner.borrow_mut().submit(doorbell_entry(eventfd), Slot::Doorbell { eventfd });
+    /// Reports each time `doorbell` is rung, and keeps it open.
+    pub fn watch_doorbell(&self, doorbell: &Doorbell) {
+        let slot = Slot::Doorbell { doorbell: doorbell.clone() };
+        self.inner.borrow_mut().submit(doorbell_entry(doorbell.descriptor()), slot);
     }
 
     /// Wakes the core whose ring is `peer`.
@@ -362,14 +364,12 @@ impl Inner {
                 out.push(Completion::Ready { connection, readable, writable: mask & libc::POLLOUT != 0 });
                 return;
             }
-            Slot::Doorbell { eventfd } => {
-                let eventfd = *eventfd;
-                let mut count = 0u64;
-                // SAFETY: reads at most eight bytes into `count`; the descriptor is non-blocking.
-                unsafe { libc::read(eventfd, (&raw mut count).cast(), 8) };
+            Slot::Doorbell { doorbell } => {
+                let doorbell = doorbell.clone();
+                doorbell.hush();
                 if !more {
                     self.release(index);
-                    self.submit(doorbell_entry(eventfd), Slot::Doorbell { eventfd });
+                    self.submit(doorbell_entry(doorbell.descriptor()), Slot::Doorbell { doorbell });
                 }
                 out.push(Completion::Doorbell);
                 return;
