@@ -1,7 +1,7 @@
 //! Produce on the core that owns the partitions: check, place, append, and the answer once it is durable.
 
 use super::Shard;
-use super::commands::{Acks, Answer, Origin, Produce, ProducePart, Produced};
+use super::commands::{Answer, Origin, Produce, ProducePart, Produced};
 use crate::base::batch::{self, BatchHeader};
 use crate::base::error::ErrorCode;
 use crate::base::ids::Offset;
@@ -15,7 +15,6 @@ use bytes::Bytes;
 /// A Produce of which some partitions are not durable yet.
 pub(super) struct WaitingProduce {
     origin: Origin,
-    acks: Acks,
     results: Vec<Produced>,
     missing: u32,
 }
@@ -55,7 +54,7 @@ impl<D: Disk> Shard<D> {
         share: impl Fn(R) -> Bytes,
         now: Now,
     ) {
-        let Produce { acks, parts } = produce;
+        let Produce { parts, .. } = produce;
         let mut results = Vec::with_capacity(parts.len());
         let mut waiting = None;
         let mut missing = 0;
@@ -86,10 +85,10 @@ impl<D: Disk> Shard<D> {
             }
         }
         if missing == 0 {
-            return self.answer_produce(origin, acks, results);
+            return self.answer(origin, Answer::Produce(results));
         }
-        let id = *waiting
-            .get_or_insert_with(|| self.waiting_produces.insert(WaitingProduce { origin, acks, results, missing }));
+        let id =
+            *waiting.get_or_insert_with(|| self.waiting_produces.insert(WaitingProduce { origin, results, missing }));
         for (slot, next_offset, place) in keys {
             self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting: id, place });
         }
@@ -183,16 +182,7 @@ impl<D: Disk> Shard<D> {
         produce.missing -= 1;
         if produce.missing == 0 {
             let done = self.waiting_produces.remove(waiting).expect("found above");
-            self.answer_produce(done.origin, done.acks, done.results);
-        }
-    }
-
-    fn answer_produce(&mut self, origin: Origin, acks: Acks, results: Vec<Produced>) {
-        // With acks=0 only an error is told: the api layer closes the connection for it, as Kafka does.
-        if acks == Acks::Committed || results.iter().any(|result| result.error.is_error()) {
-            self.answer(origin, Answer::Produce(results));
-        } else {
-            self.answer(origin, Answer::Produce(vec![]));
+            self.answer(done.origin, Answer::Produce(done.results));
         }
     }
 
