@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
 
 pub mod clients;
+pub mod raw;
 pub mod wire;
 
 use std::fs::File;
@@ -36,11 +37,13 @@ pub struct Options {
     pub cores: usize,
     /// Bytes of journal per core: small, so that tests make it wrap.
     pub journal_bytes: u64,
+    /// Further lines of the configuration file.
+    pub settings: String,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { cores: 2, journal_bytes: 256 << 20 }
+        Options { cores: 2, journal_bytes: 256 << 20, settings: String::new() }
     }
 }
 
@@ -52,7 +55,8 @@ impl Options {
         let (cores, journal_bytes, request_bytes) = (self.cores, self.journal_bytes, file_bytes / 2);
         format!(
             "core.count = {cores}\njournal.bytes = {journal_bytes}\njournal.file.bytes = {file_bytes}\n\
-             socket.request.max.bytes = {request_bytes}\n"
+             socket.request.max.bytes = {request_bytes}\n{}\n",
+            self.settings
         )
     }
 }
@@ -88,6 +92,24 @@ impl Broker {
 
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// The id of the running process.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the broker runs").child.id()
+    }
+
+    /// Memory of the process that is not on disk, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the broker runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("every process has it");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number of kB");
+        kib << 10
+    }
+
+    /// Everything the broker wrote to standard error so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     /// Ends the process as a crash does (SIGKILL) and waits for its end. Does nothing when it is down.
