@@ -46,11 +46,6 @@ impl Budget {
         self.room() < self.bytes_max / 2
     }
 
-    /// At least a quarter is free.
-    pub fn is_relieved(&self) -> bool {
-        self.room() >= self.bytes_max / 4
-    }
-
     /// What `connection` holds has changed from `before` to `now`. Memory that comes back is from a request that has arrived, or from
     /// one that never will: the next connection may go over then.
     pub fn adjust(&mut self, connection: u64, before: usize, now: usize) {

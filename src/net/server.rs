@@ -350,26 +350,15 @@ impl Server {
         }
     }
 
-    /// Requests that hardly arrive hold the memory that others wait for: the largest go, until a quarter of it is free.
+    /// Requests that hardly arrive hold the memory that others wait for: they go, all of them, since those that wait may be no better.
     fn close_hoarders(&mut self, now: Now) {
-        let mut hoarders: Vec<(usize, u64)> = Vec::new();
         for id in self.connections.ids() {
             let connection = self.connections.find(id).expect("just listed");
             if connection.is_hoarding() {
-                hoarders.push((connection.lent, id));
+                let bytes = connection.lent;
+                self.counters.hoarders_closed += 1;
+                self.close_bad(id, &format!("a request that hardly arrives holds {bytes} bytes, and others wait"), now);
             }
-        }
-        hoarders.sort_unstable_by(|one, other| other.cmp(one));
-        for (bytes, id) in hoarders {
-            if self.budget.is_relieved() {
-                return;
-            }
-            self.counters.hoarders_closed += 1;
-            self.close_bad(
-                id,
-                &format!("{bytes} bytes of memory held for a request that hardly arrives, and others wait"),
-                now,
-            );
         }
     }
 
