@@ -48,7 +48,7 @@ fn serves(broker: &Broker, topic: &str, value: &[u8]) {
 fn connect_many(broker: &Broker, wanted: usize) -> Vec<TcpStream> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let limit = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit.clone());
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
     // Tests of this binary run beside each other; each of them must find some.
     let count = wanted.min(limit.current.map_or(usize::MAX, |most| most as usize * 2 / 3));
     eprintln!("{count} of {wanted} connections");
