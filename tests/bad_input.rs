@@ -289,7 +289,7 @@ fn a_thousand_pipelined_requests_of_all_kinds_are_answered_in_order() {
     let mut bytes = Vec::new();
     for id in 0..1000 {
         let next = match id % 7 {
-            0 | 1 | 2 => frame(id, VERSION, &produce("pipe", -1, &[(id % 4, &records)])),
+            0..=2 => frame(id, VERSION, &produce("pipe", -1, &[(id % 4, &records)])),
             3 => frame(id, 11, &fetch("pipe", 5)),
             4 => frame(id, 5, &list_ends("pipe", 4)),
             5 => frame(id, 9, &MetadataRequest::default()),
