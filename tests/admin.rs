@@ -387,6 +387,30 @@ fn the_cluster_is_described() {
     assert_eq!(response.error_code, ErrorCode::MismatchedEndpointType.code());
 }
 
+#[test]
+fn metadata_tells_what_may_be_done_only_when_asked() {
+    let (_broker, mut wire) = start();
+    create(&mut wire, "there", 1);
+    for version in 8..=12 {
+        for asked_for in [false, true] {
+            let name = |name| MetadataRequestTopic { name: Some(name), ..Default::default() };
+            let request = MetadataRequest {
+                topics: Some(vec![name("there"), name("not-there")]),
+                allow_auto_topic_creation: false,
+                include_cluster_authorized_operations: asked_for && version <= 10,
+                include_topic_authorized_operations: asked_for,
+            };
+            let answer = wire.call(version, &request);
+            let response: MetadataResponse<'_> = answer.read();
+            let told: Vec<i32> = response.topics.iter().map(|topic| topic.topic_authorized_operations).collect();
+            // What Apache Kafka 4.3.1 answers without an authorizer.
+            assert_eq!(told, [if asked_for { 0xdf8 } else { i32::MIN }, i32::MIN], "v{version}");
+            let cluster = if asked_for && version <= 10 { 0x1fa0 } else { i32::MIN };
+            assert_eq!(response.cluster_authorized_operations, cluster, "v{version}");
+        }
+    }
+}
+
 /// Asks for this many producer ids on a connection of its own, one after the other.
 fn producer_ids(address: &str, count: usize) -> Vec<i64> {
     let mut wire = Wire::connect(address);

@@ -2,6 +2,7 @@
 //! v0 flexible · v1 endpoint type (KIP-919)
 
 use super::dispatch::Context;
+use super::operations;
 use super::reply::Reply;
 use super::work::Start;
 use crate::base::error::ErrorCode;
@@ -15,9 +16,6 @@ use std::borrow::Cow;
 const BROKERS: i8 = 1;
 /// Endpoints of controllers, which listen apart in Kafka; a broker is none.
 const CONTROLLERS: i8 = 2;
-/// Without an authorizer a client may do all that can be done to a cluster, as bits of `AclOperation`: create (5), alter (7),
-/// describe (8), cluster action (9), describe and alter configs (10, 11), idempotent write (12).
-const ALL_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
 pub fn describe<D: Disk>(cx: &Context<'_, D>, request: &DescribeClusterRequest, version: i16) -> Start<D> {
     // v0 has no such field: it reads as its default.
@@ -49,7 +47,7 @@ pub fn describe<D: Disk>(cx: &Context<'_, D>, request: &DescribeClusterRequest, 
         ..Default::default()
     };
     if request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = ALL_OPERATIONS;
+        response.cluster_authorized_operations = operations::CLUSTER;
     }
     Start::Reply(Reply::encode(cx.correlation_id, version, &response))
 }

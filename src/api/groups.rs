@@ -3,11 +3,11 @@
 //! ListGroups v3 flexible · v4 states (KIP-518) · v5 types (KIP-848)
 //! DeleteGroups v2 flexible
 //!
-//! Groups of one request may be coordinated by several cores; the list of all asks every core. Operations are never told:
-//! there is no authorizer yet.
+//! Groups of one request may be coordinated by several cores; the list of all asks every core.
 
 use super::coordinator::ask_each;
 use super::dispatch::Context;
+use super::operations;
 use super::reply::Reply;
 use super::work::Start;
 use crate::base::error::ErrorCode;
@@ -26,9 +26,10 @@ pub fn describe<D: Disk>(cx: &mut Context<'_, D>, request: &DescribeGroupsReques
     let asked = request.groups.iter();
     let asked = asked.map(|name| (cx.coordinator_of(name), group::Request::DescribeGroup((*name).to_owned())));
     let correlation_id = cx.correlation_id;
+    let operations = request.include_authorized_operations;
     ask_each(asked.collect(), move |answers| {
         let groups = answers.iter().map(|answer| match answer {
-            group::Reply::DescribeGroup(description) => described(description),
+            group::Reply::DescribeGroup(description) => described(description, operations),
             other => unreachable!("a group is to be described, not {other:?}"),
         });
         let response = DescribeGroupsResponse { groups: groups.collect(), ..Default::default() };
@@ -36,7 +37,7 @@ pub fn describe<D: Disk>(cx: &mut Context<'_, D>, request: &DescribeGroupsReques
     })
 }
 
-fn described(group: &group::GroupDescription) -> DescribedGroup<'_> {
+fn described(group: &group::GroupDescription, operations: bool) -> DescribedGroup<'_> {
     let members = group.members.iter().map(|member| DescribedGroupMember {
         member_id: &member.member_id,
         group_instance_id: member.group_instance_id.as_deref(),
@@ -45,7 +46,7 @@ fn described(group: &group::GroupDescription) -> DescribedGroup<'_> {
         member_metadata: &member.metadata,
         member_assignment: &member.assignment,
     });
-    DescribedGroup {
+    let mut described = DescribedGroup {
         error_code: group.error.code(),
         group_id: &group.group,
         group_state: group.state.map_or("", GroupState::name),
@@ -53,7 +54,11 @@ fn described(group: &group::GroupDescription) -> DescribedGroup<'_> {
         protocol_data: &group.protocol,
         members: members.collect(),
         ..Default::default()
+    };
+    if operations && !group.error.is_error() {
+        described.authorized_operations = operations::GROUP;
     }
+    described
 }
 
 pub fn list<D: Disk>(cx: &mut Context<'_, D>, request: &ListGroupsRequest<'_>, version: i16) -> Start<D> {

@@ -1,9 +1,10 @@
 //! Metadata (key 3): v0–v12.
-//! v1 controller, internal topics · v4 auto creation can be declined · v7 leader epochs · v9 flexible · v10 topic ids (KIP-516) ·
-//! v12 topics by id
+//! v1 controller, internal topics · v4 auto creation can be declined · v7 leader epochs · v8 authorized operations (KIP-430; those of
+//! the cluster up to v10) · v9 flexible · v10 topic ids (KIP-516) · v12 topics by id
 //! Topics that are not there are made if the broker and the client allow it; the answer then shows them.
 
 use super::dispatch::Context;
+use super::operations;
 use super::reply::Reply;
 use super::work::{Start, Step, Work};
 use crate::base::error::ErrorCode;
@@ -30,6 +31,9 @@ struct Describing {
     asked: Option<Vec<Asked>>,
     /// Topics that could not be made, and why.
     failed: HashMap<String, ErrorCode>,
+    /// Whether to tell what may be done to topics, and to the cluster.
+    topic_operations: bool,
+    cluster_operations: bool,
     correlation_id: i32,
     version: i16,
 }
@@ -54,7 +58,14 @@ pub fn start<D: Disk>(cx: &mut Context<'_, D>, request: &MetadataRequest<'_>, ve
         .filter(|name| names::validate(name).is_ok() && !names::is_internal(name))
         .map(|name| TopicWanted::by_default(name.clone()))
         .collect();
-    let work = Describing { asked, failed: HashMap::new(), correlation_id: cx.correlation_id, version };
+    let work = Describing {
+        asked,
+        failed: HashMap::new(),
+        topic_operations: request.include_topic_authorized_operations,
+        cluster_operations: request.include_cluster_authorized_operations,
+        correlation_id: cx.correlation_id,
+        version,
+    };
     if missing.is_empty() {
         return Start::Reply(work.reply(cx.shard.image()));
     }
@@ -93,7 +104,7 @@ impl<D: Disk> Work<D> for Describing {
 impl Describing {
     fn reply<F>(&self, image: &Image) -> Reply<F> {
         let topics = match &self.asked {
-            None => image.topics().map(|topic| describe(image, topic)).collect(),
+            None => image.topics().map(|topic| self.describe(image, topic)).collect(),
             Some(asked) => asked.iter().map(|asked| self.describe_asked(image, asked)).collect(),
         };
         let brokers = image.advertised_brokers().map(|(node, host, port)| MetadataResponseBroker {
@@ -103,20 +114,23 @@ impl Describing {
             rack: None,
         });
         let brokers: Vec<_> = brokers.collect();
-        let response = MetadataResponse {
+        let mut response = MetadataResponse {
             controller_id: brokers.first().map_or(-1, |broker| broker.node_id),
             brokers,
             cluster_id: Some(image.cluster_id()),
             topics,
             ..Default::default()
         };
+        if self.cluster_operations {
+            response.cluster_authorized_operations = operations::CLUSTER;
+        }
         Reply::encode(self.correlation_id, self.version, &response)
     }
 
     fn describe_asked<'a>(&'a self, image: &'a Image, asked: &'a Asked) -> MetadataResponseTopic<'a> {
         match asked {
             Asked::Name(name) => match image.topic_by_name(name) {
-                Some(topic) => describe(image, topic),
+                Some(topic) => self.describe(image, topic),
                 None => {
                     let known = self.failed.get(name).copied();
                     let code = match known {
@@ -128,7 +142,7 @@ impl Describing {
                 }
             },
             Asked::Id(id) => match image.topic(*id) {
-                Some(topic) => describe(image, topic),
+                Some(topic) => self.describe(image, topic),
                 None => {
                     let error_code = ErrorCode::UnknownTopicId.code();
                     // Only from v12 may a name be absent.
@@ -137,6 +151,14 @@ impl Describing {
                 }
             },
         }
+    }
+
+    fn describe<'a>(&self, image: &Image, topic: &'a Topic) -> MetadataResponseTopic<'a> {
+        let mut described = describe(image, topic);
+        if self.topic_operations {
+            described.topic_authorized_operations = operations::TOPIC;
+        }
+        described
     }
 }
 

@@ -19,6 +19,7 @@ pub mod log_dirs;
 pub mod membership;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
+pub mod operations;
 pub mod produce;
 pub mod producer_ids;
 pub mod reply;
