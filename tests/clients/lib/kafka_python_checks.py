@@ -2,6 +2,7 @@
 
 import kafka
 from check import (
+    ADD_PARTITIONS_TO_TXN,
     MIB,
     SHAPES,
     START_MS,
@@ -12,6 +13,7 @@ from check import (
     collect,
     expect,
     member_arguments,
+    needs_api,
     unique,
     until,
 )
@@ -111,6 +113,7 @@ def _():
 
 @check("transactions: committed seen, aborted not")
 def _():
+    needs_api(ADD_PARTITIONS_TO_TXN)
     topic = new_topic()
     producer = KafkaProducer(bootstrap_servers=address(), transactional_id=unique("transaction"))
     producer.init_transactions()

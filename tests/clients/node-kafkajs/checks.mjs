@@ -6,7 +6,7 @@ import kafkajs from 'kafkajs'
 import snappy from 'kafkajs-snappy'
 import lz4 from 'lz4-napi'
 import zstdCodec from 'zstd-codec'
-import { Checks, eventually, expect, unique } from './check.mjs'
+import { ADD_PARTITIONS_TO_TXN, Checks, eventually, expect, needsApi, unique } from './check.mjs'
 
 const { AssignerProtocol, CompressionCodecs, CompressionTypes, ConfigResourceTypes, Kafka, logLevel } = kafkajs
 
@@ -150,6 +150,7 @@ check.add('idempotent producer', async () => {
 })
 
 check.add('transactions: committed seen, aborted not', async () => {
+  needsApi(ADD_PARTITIONS_TO_TXN)
   const topic = await newTopic()
   const producer = kafka.producer({ transactionalId: unique('transaction'), maxInFlightRequests: 1, idempotent: true })
   await producer.connect()

@@ -9,7 +9,20 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import MessageSizeTooLargeError
-from check import MIB, SHAPES, START_MS, STEP_SECONDS, Checks, Member, address, expect, member_arguments, unique
+from check import (
+    ADD_PARTITIONS_TO_TXN,
+    MIB,
+    SHAPES,
+    START_MS,
+    STEP_SECONDS,
+    Checks,
+    Member,
+    address,
+    expect,
+    member_arguments,
+    needs_api,
+    unique,
+)
 
 check = Checks()
 
@@ -120,6 +133,7 @@ async def _(admin):
 
 @check("transactions: committed seen, aborted not")
 async def _(admin):
+    needs_api(ADD_PARTITIONS_TO_TXN)
     topic = await new_topic(admin)
     settings = {"bootstrap_servers": address(), "transactional_id": unique("transaction")}
     async with Client(AIOKafkaProducer(**settings)) as producer:

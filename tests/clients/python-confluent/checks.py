@@ -1,6 +1,7 @@
 """confluent-kafka against a broker: everything its clients and its admin can ask for."""
 
 from check import (
+    ADD_PARTITIONS_TO_TXN,
     MIB,
     SHAPES,
     START_MS,
@@ -11,6 +12,7 @@ from check import (
     collect,
     expect,
     member_arguments,
+    needs_api,
     unique,
     until,
 )
@@ -144,6 +146,7 @@ def _():
 
 @check("transactions: committed seen, aborted not")
 def _():
+    needs_api(ADD_PARTITIONS_TO_TXN)
     topic = new_topic()
     producer = Producer(config(transactional_id=unique("transaction")))
     producer.init_transactions(STEP_SECONDS)
