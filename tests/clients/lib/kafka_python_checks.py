@@ -242,7 +242,10 @@ def _():
         member.subscribe([topic])
         return member
 
-    one, two = new("one"), new("two")
+    one = new("one")
+    # Both at once would wait 6 s for others with the usual group.initial.rebalance.delay.ms: see `share`.
+    until("one has all", lambda: share(one) == 4)
+    two = new("two")
     until("each has half", lambda: (share(one), share(two)) == (2, 2))
     held = two.assignment()
     two.close()
