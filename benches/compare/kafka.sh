@@ -141,11 +141,12 @@ free_port() {
 }
 
 serve() {
-    local listen=127.0.0.1:0 run=''
+    local listen=127.0.0.1:0 run='' extra=()
     while [[ $# -gt 0 ]]; do
         case $1 in
             --listen) listen=$2; shift 2 ;;
             --data-dir) run=$2; shift 2 ;;
+            --set) extra+=("$2"); shift 2 ;;
             --config) shift 2 ;; # Ringlog's file: nothing in it concerns Kafka
             *) usage ;;
         esac
@@ -155,7 +156,7 @@ serve() {
     prepare
     [[ $port != 0 ]] || port=$(free_port)
     mkdir -p "$run"
-    write_properties "$run" "$port" yes >"$run/server.properties"
+    write_properties "$run" "$port" yes "${extra[@]}" >"$run/server.properties"
     format_once "$run"
     java_for 512m "$run/server.properties"
     rm -f "$run/server.log"
