@@ -17,7 +17,7 @@ export SERVED_APIS=$served_apis
 add_partitions_to_txn=24
 
 # Seconds one client may take for everything, and one check.
-run_seconds_max=120
+run_seconds_max=300
 check_seconds_max=45
 
 # Runs a build step into cache/NAME once; half a build is never taken for a whole one.
