@@ -40,6 +40,13 @@ install_venv() {
     "$cache/$1/bin/pip" install --quiet --disable-pip-version-check "${@:2}"
 }
 
+# Sets `scratch`, a directory that goes with the script.
+make_scratch() {
+    scratch=$(mktemp -d)
+    # A subshell that is killed right after its fork still runs this trap: only the script itself may remove the directory.
+    trap '[[ $BASHPID != $$ ]] || rm -rf "$scratch"' EXIT
+}
+
 failed=0
 
 # Leaves the check out, and says so, when the broker does not serve this API.
