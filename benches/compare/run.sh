@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The same loads on two brokers, by turns, and a Markdown table of medians and ratios.
 #
-#   run.sh YARDSTICK A=HOST:PORT B=HOST:PORT [--rounds N] [--seconds S] [--warmup S] [--client-cpu N] [SCENARIO]...
+#   run.sh YARDSTICK A=HOST:PORT B=HOST:PORT [--rounds N] [--seconds S] [--warmup S] [--client-cpu N] [--pids A,B] [SCENARIO]...
 #
 #   e.g.  kafka.sh start 9192 --cpu 0 --flush-each            # prints ready …
 #         taskset -c 0 ringlog serve --listen 127.0.0.1:9292 --data-dir /data/bench &
@@ -23,7 +23,7 @@ set -euo pipefail
 usage() { sed -n '4p' "$0" | sed 's/^# *//' >&2; exit 2; }
 die() { echo "run.sh: $*" >&2; exit 1; }
 
-rounds=3 seconds=10 warmup=3 client_cpu='' wanted=()
+rounds=3 seconds=10 warmup=3 client_cpu='' pids=() wanted=()
 [[ $# -ge 3 && $2 == *=*:* && $3 == *=*:* ]] || usage
 yardstick=$(realpath "$1")
 names=("${2%%=*}" "${3%%=*}")
@@ -35,6 +35,7 @@ while [[ $# -gt 0 ]]; do
         --seconds) seconds=$2; shift 2 ;;
         --warmup) warmup=$2; shift 2 ;;
         --client-cpu) client_cpu=$2; shift 2 ;;
+        --pids) IFS=, read -r -a pids <<<"$2"; shift 2 ;;
         -*) usage ;;
         *) wanted+=("$1"); shift ;;
     esac
@@ -93,6 +94,8 @@ measure() { # scenario broker-index partitions command flags...
     local topic="compare-$$-$scenario" line times=(--seconds "$seconds")
     # One topic for all rounds: a thousand partitions a round would make the later rounds another load.
     ((round > 1)) || new_topic "$address" "$topic" "$partitions"
+    # The yardstick reads the broker's CPU time where it is told its process.
+    if [[ ${#pids[@]} -eq 2 && $command != e2e ]]; then times+=(--pid "${pids[index]}"); fi
     if [[ $command == fetch ]]; then
         # Something to read first; what it took is nobody's figure.
         client produce "$address" "$topic" --partitions "$partitions" --conns 4 --inflight 5 --record 1024 \
