@@ -103,6 +103,9 @@ measure() { # scenario broker-index partitions command flags...
     else
         times+=(--warmup "$warmup")
     fi
+    # What the other broker left in the page cache is written back first: who syncs would else wait for it.
+    sync
+    sleep 1
     line=$(client "$command" "$address" "$topic" --partitions "$partitions" "$@" "${times[@]}" | tail -1) || die "$scenario on ${names[index]} failed"
     printf '%s\t%s\t%s\n' "$scenario" "$index" "$line" >>"$results"
     echo "round $round $scenario ${names[index]}: $line" >&2
