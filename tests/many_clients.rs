@@ -111,34 +111,6 @@ fn ten_thousand_idle_connections_and_a_thousand_that_drip_are_served_around() {
 }
 
 #[test]
-fn unfinished_requests_do_not_keep_the_memory_that_others_need() {
-    // 16 MiB for each core; 40 requests of 8 MiB of which 2 MiB come, and no more.
-    let broker = Broker::start(Options {
-        journal_bytes: 64 << 20,
-        settings: "core.request.memory.bytes = 16777216\nmessage.max.bytes = 8000000".into(),
-        ..Options::default()
-    });
-    create_topic(broker.address(), "beside", 1, &[]);
-    let before = broker.resident_bytes();
-    let mut hoarders = connect_many(&broker, 40);
-    let part = vec![0; 2 << 20];
-    for stream in &mut hoarders {
-        stream.set_nonblocking(true).expect("a socket option");
-        let _ = stream.write(&(8i32 << 20).to_be_bytes());
-        let _ = stream.write(&part);
-    }
-    let large = vec![b'v'; 4 << 20];
-    for _ in 0..3 {
-        serves(&broker, "beside", &large);
-    }
-    // Two cores, each with its memory, one request over it, and half of it and one request for produces; what is in tails; buffers that
-    // double while they are copied.
-    let bound = 2 * (16 + 8 + 8 + 8 + 8) * (1 << 20) + REST_BYTES;
-    let grown = broker.resident_bytes().saturating_sub(before);
-    assert!(grown <= bound, "{grown} bytes, over {bound}");
-}
-
-#[test]
 fn requests_behind_one_that_waits_are_bounded_too() {
     let broker = Broker::start(Options {
         journal_bytes: 64 << 20,
