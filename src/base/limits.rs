@@ -9,7 +9,7 @@ pub const REQUEST_BYTES_MAX: usize = 100 << 20;
 /// O_DIRECT writes start, end and lie in memory at multiples of this: the largest logical block of common disks.
 pub const DISK_BLOCK_BYTES: usize = 4096;
 
-/// Largest append to a journal in one write; larger ones gain nothing (see docs/performance.md once it exists).
+/// Largest append to a journal in one write; larger ones gain nothing.
 pub const COMMIT_BYTES_MAX: usize = 1 << 20;
 
 /// Segments are written in pieces of this size where there is that much.

@@ -1,7 +1,6 @@
 //! Memory for records: aligned, recycled, filled by one core and read by any.
 //!
-//! It does no I/O and knows no file. Recycling matters: fresh pages fault one by one, in a VM twice (ENGINE figures in
-//! docs/performance.md), and a core turns over gigabytes a second here.
+//! It does no I/O and knows no file. Recycling matters: fresh pages fault one by one, in a VM twice, and a core turns over gigabytes a second here.
 
 use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::ports::Buffer;
