@@ -382,7 +382,7 @@ fn of_two_journals_the_later_one_is_right_about_a_partition() {
     let recovered = bench.world.run(recover(&disk, Path::new(DATA), &old, |_| true, |_, _| {})).expect("recover");
     let recovered = recovered.into_iter().next().expect("one").1.expect("whole");
     let other = Path::new("/data/journal-of-core-1");
-    let empty = bench.world.run(scan(&disk, other)).expect("scan");
+    let empty = bench.world.run(scan(&disk, other, usize::MAX)).expect("scan");
     let open = CoreLog::open(disk.clone(), bench.settings.clone(), CoreIndex(1), &empty, 5);
     let log = bench.world.run(open).expect("open");
     bench.world.log = Some(log.clone());
@@ -392,7 +392,7 @@ fn of_two_journals_the_later_one_is_right_about_a_partition() {
     bench.append(index, 1, 100);
     bench.flush();
     bench.crash();
-    let new = bench.world.run(scan(&disk, other)).expect("scan");
+    let new = bench.world.run(scan(&disk, other, usize::MAX)).expect("scan");
     assert!(new.partitions[&id(0)].generation > old.partitions[&id(0)].generation);
     let wins = |partition: PartitionId| new.partitions[&partition].generation > old.partitions[&partition].generation;
     let none = bench.world.run(recover(&disk, Path::new(DATA), &old, |id| !wins(id), |_, _| {})).expect("recover");

@@ -7,13 +7,13 @@ use super::journal::format::Kind;
 use super::journal::ring::Ring;
 use super::journal::scan::ScannedJournal;
 use super::partition::{Mode, PartitionLog};
-use super::recovery::{Recovered, segment_bases};
+use super::recovery::{ActiveSegment, Recovered, segment_bases};
 use super::segment::load::load;
 use super::segment::{Segment, SegmentFile};
 use super::settings::{LogSettings, PartitionSettings};
 use super::signal::Signal;
 use super::{LogIndex, Opening};
-use crate::base::ids::{CoreIndex, PartitionId};
+use crate::base::ids::{CoreIndex, Offset, PartitionId};
 use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::ports::{Buffer, Disk, OpenMode};
 use std::cell::RefCell;
@@ -243,7 +243,7 @@ async fn load_partition<D: Disk>(
     recovered: Recovered,
     settings: PartitionSettings,
 ) -> Result<PartitionLog<D>, LogError> {
-    let Recovered { id, dir, generation, start_offset, end_offset, epochs, .. } = recovered;
+    let Recovered { id, dir, generation, start_offset, end_offset, epochs, active, .. } = recovered;
     let bases = segment_bases(disk, &dir).await?;
     let mut partition = PartitionLog::new(id, generation + 1, dir.clone(), settings, end_offset);
     partition.dir_made = !bases.is_empty();
@@ -257,7 +257,10 @@ async fn load_partition<D: Disk>(
         let bytes = disk.file_bytes(&file).await.map_err(LogError::io("open", &path))?;
         segments.push(Segment::on_disk(base, bases[at + 1], bytes));
     }
-    let active = load_active(disk, &dir, id, last).await?;
+    let active = match active.filter(|active| active.base_offset == last) {
+        Some(known) => open_active(disk, &dir, known, end_offset).await?,
+        None => load_active(disk, &dir, id, last).await?,
+    };
     if active.end_offset != end_offset.max(last) {
         let what = format!("the last segment ends at offset {}, the log at {end_offset}", active.end_offset);
         let path = dir::segment_path(&dir, last).display().to_string();
@@ -283,12 +286,37 @@ async fn load_active<D: Disk>(disk: &D, dir: &Path, id: PartitionId, base: i64) 
     let file = disk.open(&path, OpenMode::Direct).await.map_err(failed)?;
     let partial_at = loaded.bytes - loaded.bytes % DISK_BLOCK_BYTES as u64;
     let partial = disk.read(&file, partial_at, (loaded.bytes - partial_at) as usize).await.map_err(failed)?;
-    let mut segment = Segment::on_disk(base, loaded.end_offset, loaded.bytes);
-    segment.tail.append(disk, partial_at, &partial, &mut DISK_BLOCK_BYTES.clone());
-    segment.index_saved = loaded.index_saved;
-    segment.index = Some(loaded.index);
-    segment.max_timestamp = Some(loaded.max_timestamp);
+    let known = ActiveSegment {
+        base_offset: base,
+        bytes: loaded.bytes,
+        index: loaded.index,
+        index_saved: loaded.index_saved,
+        max_timestamp: loaded.max_timestamp,
+        partial: partial.to_vec(),
+    };
+    Ok(active_segment(disk, file, known, loaded.end_offset))
+}
+
+/// As `load_active`, of a segment that recovery has looked at.
+async fn open_active<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    known: ActiveSegment,
+    end_offset: Offset,
+) -> Result<Segment<D>, LogError> {
+    let path = dir::segment_path(dir, known.base_offset);
+    let file = disk.open(&path, OpenMode::Direct).await.map_err(LogError::io("open", &path))?;
+    Ok(active_segment(disk, file, known, end_offset))
+}
+
+fn active_segment<D: Disk>(disk: &D, file: D::File, known: ActiveSegment, end_offset: Offset) -> Segment<D> {
+    let mut segment = Segment::on_disk(known.base_offset, end_offset, known.bytes);
+    let partial_at = known.bytes - known.bytes % DISK_BLOCK_BYTES as u64;
+    segment.tail.append(disk, partial_at, &known.partial, &mut DISK_BLOCK_BYTES.clone());
+    segment.index_saved = known.index_saved;
+    segment.index = Some(known.index);
+    segment.max_timestamp = Some(known.max_timestamp);
     segment.file = SegmentFile::Open(file);
     segment.sealed = false;
-    Ok(segment)
+    segment
 }

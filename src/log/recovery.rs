@@ -9,19 +9,20 @@ use super::error::{Damage, LogError};
 use super::journal::format::{Checkpoint, EpochStart, Kind, RecordHeader};
 use super::journal::scan::{Position, Records, ScannedJournal, ScannedPartition, Truncation};
 use super::segment::format::{FIRST_BATCH_AT, SegmentHeader};
-use super::segment::index::{ENTRY_BYTES, INDEX_HEADER_BYTES, Index};
-use super::segment::load::{BatchWalk, load};
+use super::segment::index::{ENTRY_BYTES, Entry, INDEX_HEADER_BYTES, Index, NO_TIMESTAMP};
+use super::segment::load::{BatchWalk, REBUILT_INTERVAL_BYTES, load};
 use super::together::together;
 use crate::base::batch::BatchHeader;
 use crate::base::ids::{Offset, PartitionId};
 use crate::base::limits::{DISK_BLOCK_BYTES, SEGMENT_PIECE_BYTES};
+use crate::base::time::TimestampMs;
 use crate::ports::{Buffer, Disk, OpenMode};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Bytes gathered for all partitions together before they are written.
-const PENDING_BYTES_MAX: usize = 64 << 20;
+/// Bytes of the journal held for all partitions together, when it is read again, before what they need of them is written.
+const HELD_BYTES_MAX: u64 = 128 << 20;
 /// Recovery does not know the topic's `segment.bytes`; it goes on with the last segment up to this.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 const BLOCK: u64 = DISK_BLOCK_BYTES as u64;
@@ -38,6 +39,22 @@ pub struct Recovered {
     pub epochs: Vec<EpochStart>,
     /// The shard's blob of the last checkpoint. Batches after it were given to `replay`.
     pub producers: Vec<u8>,
+    /// The last segment, where recovery has looked at it: so nobody reads it again.
+    pub(crate) active: Option<ActiveSegment>,
+}
+
+/// The segment that a partition goes on with, as its file has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ActiveSegment {
+    pub base_offset: Offset,
+    /// Where its last batch ends.
+    pub bytes: u64,
+    pub index: Index,
+    /// Entries that are in the index file.
+    pub index_saved: usize,
+    pub max_timestamp: TimestampMs,
+    /// What it holds behind the last block boundary.
+    pub partial: Vec<u8>,
 }
 
 /// What the shard folds into its own state while a partition is recovered.
@@ -58,13 +75,15 @@ struct Repair<D: Disk> {
     truncations: Vec<Truncation>,
     /// `None` until the first record that the segments may lack.
     writer: Option<SegmentWriter<D>>,
+    /// Read and not yet written: offset of the record, header and bytes of its batch.
+    held: Vec<(Offset, BatchHeader, Bytes)>,
     damage: Option<Damage>,
     /// Nothing can have happened to the segments since the checkpoint.
     is_closed: bool,
 }
 
-/// Reads the journal again and completes the segments of the partitions that `wanted` names: those of which no other journal knows a
-/// higher generation. `data_dir` holds the partitions' directories; `replay` is given what the shard must know.
+/// Completes the segments of the partitions that `wanted` names: those of which no other journal knows a higher generation. What they
+/// lack was held by the scan, or is read again. `data_dir` holds the partitions' directories; `replay` is given what the shard must know.
 ///
 /// Partitions without a checkpoint in the journal and those that were dropped are not part of the result.
 ///
@@ -89,23 +108,48 @@ pub async fn recover<D: Disk>(
             repairs.insert(*id, repair);
         }
     }
-    let mut pending = 0;
+    if scanned.is_held {
+        for (id, repair) in &mut repairs {
+            for held in &scanned.partitions[id].held {
+                repair.take(held.at, &held.record, held.payload.clone(), &mut replay);
+            }
+        }
+    } else {
+        read_again(disk, scanned, &mut repairs, &mut replay).await?;
+    }
+    together(repairs.values_mut().map(|repair| repair.settle(disk))).await?;
+    // All syncs behind all writes: the filesystem then has one transaction to commit rather than one for each file.
+    let finishing = repairs.into_iter().map(async |(id, repair)| Ok((id, repair.finish(disk).await?)));
+    let mut results = together(finishing).await?;
+    results.sort_by_key(|(id, _)| *id);
+    Ok(results)
+}
+
+/// Gives the journal's records to the repairs once more, writing as often as memory asks for it.
+async fn read_again<D: Disk>(
+    disk: &D,
+    scanned: &ScannedJournal,
+    repairs: &mut HashMap<PartitionId, Repair<D>>,
+    replay: &mut impl FnMut(PartitionId, Replay<'_>),
+) -> Result<(), LogError> {
+    let mut held_bytes = 0;
     for (session, extent) in &scanned.extents {
         let mut records = Records::open(disk, extent.clone()).await?;
         while let Some((record, payload)) = records.next().await? {
             let Some(repair) = repairs.get_mut(&record.partition) else { continue };
             let at = Position { session: *session, sequence: record.sequence };
-            pending += repair.take(disk, at, &record, &payload, &mut replay).await?;
-            if pending >= PENDING_BYTES_MAX {
-                together(repairs.values_mut().map(|repair| repair.flush(disk))).await?;
-                pending = 0;
+            let is_held = repair.take(at, &record, payload, replay);
+            // One batch that is held keeps all in memory that was read together with it.
+            if is_held || held_bytes > 0 {
+                held_bytes += record.record_bytes() as u64;
+            }
+            if held_bytes >= HELD_BYTES_MAX {
+                together(repairs.values_mut().map(|repair| repair.write(disk))).await?;
+                held_bytes = 0;
             }
         }
     }
-    let finishing = repairs.into_iter().map(async |(id, repair)| Ok((id, repair.finish(disk).await?)));
-    let mut results = together(finishing).await?;
-    results.sort_by_key(|(id, _)| *id);
-    Ok(results)
+    Ok(())
 }
 
 /// Renames the directory of a dropped partition, should the crash have come before that. `remove_leftovers` unlinks it.
@@ -141,70 +185,81 @@ impl<D: Disk> Repair<D> {
             end_offset: checkpoint.segment_end_offset,
             epochs: checkpoint.epochs.clone(),
             producers: checkpoint.producers.clone(),
+            active: None,
         };
         // Closed in order, with everything in the segments: they are as the checkpoint says.
         let is_closed = scanned.is_closed
             && partition.last == checkpointed
             && checkpoint.segment_end_offset == checkpoint.end_offset;
         let (born, truncations) = (partition.born, partition.truncations.clone());
-        Some(Repair { recovered, checkpoint, checkpointed, born, truncations, writer: None, damage, is_closed })
+        Some(Repair {
+            recovered,
+            checkpoint,
+            checkpointed,
+            born,
+            truncations,
+            writer: None,
+            held: Vec::new(),
+            damage,
+            is_closed,
+        })
     }
 
-    /// Applies one record. Returns the bytes it left to be written.
-    async fn take(
+    /// Takes one record. True if its payload is held until `write`.
+    fn take(
         &mut self,
-        disk: &D,
         at: Position,
         record: &RecordHeader,
-        payload: &Bytes,
+        payload: Bytes,
         replay: &mut impl FnMut(PartitionId, Replay<'_>),
-    ) -> Result<usize, LogError> {
+    ) -> bool {
         let is_ours = record.generation == self.recovered.generation && at > self.born;
         if self.damage.is_some() || record.kind != Kind::Append || !is_ours {
-            return Ok(0);
+            return false;
         }
         let is_later = at > self.checkpointed;
-        let header = BatchHeader::read(payload).expect("the record was checked");
+        let header = BatchHeader::read(&payload).expect("the record was checked");
         let is_known = header.next_offset() <= self.checkpoint.segment_end_offset;
         // Before the checkpoint: in the segments by then, or cut off by then.
         if !is_later && (is_known || self.is_cut(at, record.offset)) {
-            return Ok(0);
+            return false;
         }
-        // What lies before the start may be gone from the segments, so it is not missed.
-        let is_needed = header.next_offset() > self.recovered.start_offset;
-        let written = if is_needed { self.append(disk, record, &header, payload).await? } else { 0 };
-        if is_later && self.damage.is_none() {
+        if is_later {
             let epoch = header.partition_leader_epoch;
             if self.recovered.epochs.last().is_none_or(|last| epoch > last.epoch) {
                 self.recovered.epochs.push(EpochStart { epoch, start_offset: header.base_offset });
             }
-            replay(self.recovered.id, Replay::Batch(&header, payload));
+            replay(self.recovered.id, Replay::Batch(&header, &payload));
         }
-        Ok(written)
+        // What lies before the start may be gone from the segments, so it is not missed.
+        let is_needed = header.next_offset() > self.recovered.start_offset;
+        if is_needed {
+            self.held.push((record.offset, header, payload));
+        }
+        is_needed
     }
 
-    async fn append(
-        &mut self,
-        disk: &D,
-        record: &RecordHeader,
-        header: &BatchHeader,
-        payload: &Bytes,
-    ) -> Result<usize, LogError> {
-        if self.writer.is_none() {
-            self.reach(disk, record.offset).await?;
+    /// Writes what is held.
+    async fn write(&mut self, disk: &D) -> Result<(), LogError> {
+        for (offset, header, batch) in std::mem::take(&mut self.held) {
+            if self.writer.is_none() && self.damage.is_none() {
+                self.reach(disk, offset).await?;
+            }
+            if self.damage.is_some() {
+                return Ok(());
+            }
+            if offset != self.recovered.end_offset {
+                let what = format!("the journal lacks offsets {}..{offset}", self.recovered.end_offset);
+                self.damage = Some(self.damage(what));
+                return Ok(());
+            }
+            self.writer.as_mut().expect("reached").append(disk, &header, &batch).await?;
+            self.recovered.end_offset = header.next_offset();
         }
-        if self.damage.is_some() {
-            return Ok(0);
+        match &mut self.writer {
+            Some(writer) => writer.flush(disk).await,
+            None => Ok(()),
         }
-        if record.offset != self.recovered.end_offset {
-            let what = format!("the journal lacks offsets {}..{}", self.recovered.end_offset, record.offset);
-            self.damage = Some(self.damage(what));
-            return Ok(0);
-        }
-        let writer = self.writer.as_mut().expect("reached");
-        writer.append(disk, header, payload).await?;
-        self.recovered.end_offset = header.next_offset();
-        Ok(payload.len())
     }
 
     fn damage(&self, what: String) -> Damage {
@@ -216,7 +271,10 @@ impl<D: Disk> Repair<D> {
         match find_end(disk, &self.recovered, &self.checkpoint, offset).await? {
             Ok(end) => {
                 self.recovered.end_offset = end.offset;
-                self.writer = Some(SegmentWriter::open(disk, &self.recovered, end).await?);
+                match SegmentWriter::open(disk, &self.recovered, end).await? {
+                    Ok(writer) => self.writer = Some(writer),
+                    Err(damage) => self.damage = Some(damage),
+                }
             }
             Err(damage) => self.damage = Some(damage),
         }
@@ -229,14 +287,9 @@ impl<D: Disk> Repair<D> {
         later.into_iter().any(|truncation| truncation.end_offset <= offset || truncation.is_empty)
     }
 
-    async fn flush(&mut self, disk: &D) -> Result<(), LogError> {
-        match &mut self.writer {
-            Some(writer) => writer.flush(disk, false).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn finish(mut self, disk: &D) -> Result<Result<Recovered, Damage>, LogError> {
+    /// Writes the last of what is held; after it the segments have everything.
+    async fn settle(&mut self, disk: &D) -> Result<(), LogError> {
+        self.write(disk).await?;
         if self.damage.is_none() && self.writer.is_none() && !self.is_closed {
             self.reach(disk, self.checkpoint.end_offset.max(self.recovered.start_offset)).await?;
         }
@@ -245,11 +298,19 @@ impl<D: Disk> Repair<D> {
             self.damage =
                 Some(self.damage(format!("the log ends at offset {end}, durable were all before {expected}")));
         }
+        match &mut self.writer {
+            Some(writer) if self.damage.is_none() => writer.end(disk).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn finish(mut self, disk: &D) -> Result<Result<Recovered, Damage>, LogError> {
         if let Some(damage) = self.damage {
             return Ok(Err(damage));
         }
-        if let Some(writer) = &mut self.writer {
-            writer.flush(disk, true).await?;
+        if let Some(writer) = self.writer {
+            writer.sync(disk).await?;
+            self.recovered.active = writer.into_active();
         }
         Ok(Ok(self.recovered))
     }
@@ -336,11 +397,14 @@ struct SegmentWriter<D: Disk> {
     written: usize,
     /// The file was changed since its last sync.
     touched: bool,
+    index: Index,
+    index_saved: usize,
+    max_timestamp: TimestampMs,
 }
 
 impl<D: Disk> SegmentWriter<D> {
     /// Cuts the segments at `end`: what lies behind it is in the journal, or was never acknowledged.
-    async fn open(disk: &D, recovered: &Recovered, end: End) -> Result<SegmentWriter<D>, LogError> {
+    async fn open(disk: &D, recovered: &Recovered, end: End) -> Result<Result<SegmentWriter<D>, Damage>, LogError> {
         let dir = recovered.dir.clone();
         let mut removed = false;
         for base in segment_bases(disk, &dir).await?.into_iter().rev() {
@@ -369,14 +433,19 @@ impl<D: Disk> SegmentWriter<D> {
             pending: Vec::new(),
             written: 0,
             touched: false,
+            index: Index::default(),
+            index_saved: 0,
+            max_timestamp: NO_TIMESTAMP,
         };
-        if end.position > FIRST_BATCH_AT {
-            writer.continue_file(disk, end.position).await?;
-        }
-        Ok(writer)
+        let damage = match end.position > FIRST_BATCH_AT {
+            true => writer.continue_file(disk, end.position).await?,
+            false => None,
+        };
+        Ok(damage.map_or(Ok(writer), Err))
     }
 
-    async fn continue_file(&mut self, disk: &D, end: u64) -> Result<(), LogError> {
+    /// Takes the file up as it is up to `end`.
+    async fn continue_file(&mut self, disk: &D, end: u64) -> Result<Option<Damage>, LogError> {
         cut_index(disk, &self.dir, self.base, end).await?;
         let path = dir::segment_path(&self.dir, self.base);
         let failed = |error| LogError::io("continue", &path)(error);
@@ -390,22 +459,42 @@ impl<D: Disk> SegmentWriter<D> {
         self.pending.extend_from_slice(&partial);
         self.written = partial.len();
         self.file = Some(file);
-        Ok(())
+        let loaded = load(disk, &self.dir, self.id, self.base).await?;
+        if loaded.damage.is_some() || loaded.bytes == end {
+            self.index = loaded.index;
+            self.index_saved = loaded.index_saved;
+            self.max_timestamp = loaded.max_timestamp;
+            return Ok(loaded.damage);
+        }
+        Ok(Some(Damage {
+            path: path.display().to_string(),
+            position: loaded.bytes,
+            partition: Some(self.id),
+            what: format!("the segment's batches end here, and not at {end}"),
+        }))
     }
 
     async fn append(&mut self, disk: &D, header: &BatchHeader, batch: &[u8]) -> Result<(), LogError> {
         let bytes = self.position + (self.pending.len() + batch.len()) as u64;
         let is_wide = header.last_offset() - self.base > Offset::from(i32::MAX);
         if self.file.is_some() && (bytes > SEGMENT_BYTES_MAX || is_wide) {
-            self.flush(disk, true).await?;
+            self.end(disk).await?;
+            self.sync(disk).await?;
             self.file = None;
         }
         if self.file.is_none() {
             self.create(disk, header.base_offset).await?;
         }
+        let entry = Entry {
+            relative_offset: (header.base_offset - self.base) as u32,
+            position: (self.position + self.pending.len() as u64) as u32,
+            max_timestamp_before: self.max_timestamp,
+        };
+        self.index.add(entry, REBUILT_INTERVAL_BYTES);
+        self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
         self.pending.extend_from_slice(batch);
         if self.pending.len() >= SEGMENT_PIECE_BYTES {
-            self.flush(disk, false).await?;
+            self.flush(disk).await?;
         }
         Ok(())
     }
@@ -420,31 +509,61 @@ impl<D: Disk> SegmentWriter<D> {
         self.position = 0;
         self.pending = SegmentHeader::new(self.id, base).encode();
         self.written = 0;
+        (self.index, self.index_saved, self.max_timestamp) = (Index::default(), 0, NO_TIMESTAMP);
         Ok(())
     }
 
-    /// Writes what is pending. `end`: and syncs it, for nothing more comes.
-    async fn flush(&mut self, disk: &D, end: bool) -> Result<(), LogError> {
+    /// Writes what is pending.
+    async fn flush(&mut self, disk: &D) -> Result<(), LogError> {
         let Some(file) = self.file.clone() else { return Ok(()) };
-        let path = dir::segment_path(&self.dir, self.base);
-        let failed = |error| LogError::io("write", &path)(error);
         if self.pending.len() > self.written {
             let buffer = disk.buffer(self.pending.len().next_multiple_of(DISK_BLOCK_BYTES));
             buffer.append(&self.pending);
             buffer.pad_to_block();
-            disk.write(&file, self.position, &buffer, 0..buffer.len(), false).await.map_err(failed)?;
+            let written = disk.write(&file, self.position, &buffer, 0..buffer.len(), false).await;
+            written.map_err(|error| self.failed(error))?;
             let whole = self.pending.len() - self.pending.len() % DISK_BLOCK_BYTES;
-            self.pending.drain(..whole);
+            // Not drained: thousands of writers would keep the room of their largest piece.
+            self.pending = self.pending.split_off(whole);
             self.position += whole as u64;
             self.written = self.pending.len();
             self.touched = true;
         }
-        if end && self.touched {
-            self.touched = false;
-            disk.set_file_bytes(&file, self.position + self.pending.len() as u64).await.map_err(failed)?;
-            disk.sync(&file).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Writes what is pending and ends the file there, for nothing more comes.
+    async fn end(&mut self, disk: &D) -> Result<(), LogError> {
+        self.flush(disk).await?;
+        if let Some(file) = self.file.as_ref().filter(|_| self.touched) {
+            let end = self.position + self.pending.len() as u64;
+            disk.set_file_bytes(file, end).await.map_err(|error| self.failed(error))?;
         }
         Ok(())
+    }
+
+    /// Makes the file durable if it was changed.
+    async fn sync(&self, disk: &D) -> Result<(), LogError> {
+        match self.file.as_ref().filter(|_| self.touched) {
+            Some(file) => disk.sync(file).await.map_err(|error| self.failed(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the partition goes on with; `None` without a batch.
+    fn into_active(self) -> Option<ActiveSegment> {
+        (self.file.is_some() && !self.index.entries().is_empty()).then(|| ActiveSegment {
+            base_offset: self.base,
+            bytes: self.position + self.pending.len() as u64,
+            index: self.index,
+            index_saved: self.index_saved,
+            max_timestamp: self.max_timestamp,
+            partial: self.pending,
+        })
+    }
+
+    fn failed(&self, error: std::io::Error) -> LogError {
+        LogError::io("write", &dir::segment_path(&self.dir, self.base))(error)
     }
 }
 
@@ -485,14 +604,16 @@ pub async fn recover_from_segments<D: Disk>(disk: &D, dir: &Path, id: PartitionI
         end_offset: bases.last().copied().unwrap_or(0),
         epochs: Vec::new(),
         producers: Vec::new(),
+        active: None,
     };
     if let Some(last) = bases.last() {
         // A torn end is cut: without a journal nobody knows what was acknowledged behind it.
         let loaded = load(disk, dir, id, *last).await?;
         recovered.end_offset = loaded.end_offset;
         let end = End { segment: *last, position: loaded.bytes, offset: loaded.end_offset, starts_over: false };
-        let mut writer = SegmentWriter::<D>::open(disk, &recovered, end).await?;
-        writer.flush(disk, true).await?;
+        let mut writer = SegmentWriter::<D>::open(disk, &recovered, end).await?.map_err(LogError::Damaged)?;
+        writer.end(disk).await?;
+        writer.sync(disk).await?;
     }
     Ok(recovered)
 }

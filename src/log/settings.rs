@@ -22,6 +22,8 @@ pub struct LogSettings {
     pub index_cache_bytes: usize,
     /// Bytes that have waited this long for a segment are written while the disk has time.
     pub flush_age_ms: u64,
+    /// Memory for batches of the journal at a start after a crash; with more to replay, the journal is read twice.
+    pub recovery_bytes_max: usize,
     /// A deleted segment's file stays readable for this long (Kafka's `file.delete.delay.ms`).
     pub delete_delay_ms: u64,
 }
@@ -36,6 +38,7 @@ impl Default for LogSettings {
             pieces_in_flight_max: 8,
             index_cache_bytes: 16 << 20,
             flush_age_ms: 5_000,
+            recovery_bytes_max: 768 << 20,
             delete_delay_ms: 60_000,
         }
     }

@@ -22,10 +22,10 @@ use std::collections::VecDeque;
 const PIECES_PER_SEGMENT_MAX: usize = 4;
 /// Less than this is copied and padded to one write of its own; more goes straight from its chunk.
 const COPY_BYTES_MAX: u64 = 64 << 10;
-/// Busy segments' files are grown in steps of this: writes within a file need no new size and leave it in one stretch …
-const ALLOCATE_BYTES: u64 = 64 << 20;
-/// … when less than this is left.
-const ALLOCATE_AHEAD_BYTES: u64 = 32 << 20;
+/// Busy segments' files are grown ahead, by as much as they hold, within these bounds: writes within a file need no new size and
+/// leave it in one stretch, and thousands of short segments must not take a disk for themselves.
+const ALLOCATE_BYTES_MIN: u64 = 1 << 20;
+const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 
 /// A piece on its way, by the token of its write.
 struct InFlight {
@@ -238,8 +238,9 @@ impl<D: Disk> Writer<D> {
         let bytes_max = partition.settings.segment_bytes + FIRST_BATCH_AT;
         let segment = partition.segment_mut(plan.segment).expect("planned for this segment");
         let is_busy = plan.bytes >= SEGMENT_PIECE_BYTES && !segment.sealed;
-        let target = block_floor(bytes_max.min(segment.allocated.max(plan.end) + ALLOCATE_BYTES));
-        let is_short = plan.end + ALLOCATE_AHEAD_BYTES > segment.allocated && target > segment.allocated.max(plan.end);
+        let step = plan.end.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
+        let target = block_floor(bytes_max.min(segment.allocated.max(plan.end) + step));
+        let is_short = plan.end + step / 2 > segment.allocated && target > segment.allocated.max(plan.end);
         if is_busy && is_short && segment.allocating.is_none() {
             segment.allocating = Some(target);
             self.errands.push(Errand { chore: Chore::Allocate, log, serial, segment: plan.segment });

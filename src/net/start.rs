@@ -38,6 +38,9 @@ use std::time::{Duration, Instant};
 const STOP_PATIENCE: Duration = Duration::from_millis(4500);
 /// How long a port may stay taken by a process that is just ending.
 const PORT_PATIENCE: Duration = Duration::from_secs(5);
+/// A start after a crash may take as much memory as this many tails: what waits for segments is in the tail, what they may lack after
+/// a crash is up to that and what was written since the last checkpoints.
+const RECOVERY_TAILS_MAX: usize = 3;
 
 /// Why the process ends, other than as asked.
 #[derive(Debug)]
@@ -301,7 +304,9 @@ async fn start_shard(
         *result.borrow_mut() = Some(started);
     });
     let mut starting = Starting { place: place.clone(), outcome: outcome.clone(), helper: runtime.helper.clone() };
+    runtime.helper.run_at_once(true);
     turn::run(&mut starting, &runtime.ring, &runtime.tasks).await;
+    runtime.helper.run_at_once(false);
     let started = outcome.borrow_mut().take().expect("the loop ended with it")?;
     let shard = place.borrow_mut().take().expect("a shard that has started");
     Ok((shard, started))
@@ -327,6 +332,7 @@ fn shard_settings(common: &Common, core: CoreIndex) -> ShardSettings {
             journal_file_bytes: config.journal.file_bytes,
             journal_bytes: config.journal.bytes,
             tail_bytes: config.core.tail_memory_bytes as usize,
+            recovery_bytes_max: RECOVERY_TAILS_MAX * config.core.tail_memory_bytes as usize,
             delete_delay_ms: config.topic.delete_delay_ms,
             ..LogSettings::default()
         },

@@ -1,9 +1,10 @@
 //! The helper thread of a core, for file calls that block and have no good io_uring form: open, rename, unlink, list, allocate.
 //!
-//! Nothing on the path of a request runs here. One thread, so calls of one core keep their order.
+//! Nothing on the path of a request runs here. One thread, so calls of one core keep their order. While a core starts, it makes
+//! the calls itself: nobody waits for its turns then, and opening thousands of files costs more in handing over than in doing.
 
 use super::doorbell::Doorbell;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -25,6 +26,7 @@ struct HelperInner {
     finished: Arc<Mutex<Vec<u64>>>,
     doorbell: Doorbell,
     waiting: RefCell<Waiting>,
+    at_once: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -38,17 +40,33 @@ impl Helper {
     pub fn start(name: &str, doorbell: Doorbell) -> std::io::Result<Helper> {
         let (jobs, queue) = channel::<Job>();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || queue.into_iter().for_each(|job| job()))?;
-        let inner = HelperInner { jobs, finished: Arc::default(), doorbell, waiting: RefCell::default() };
+        let inner = HelperInner {
+            jobs,
+            finished: Arc::default(),
+            doorbell,
+            waiting: RefCell::default(),
+            at_once: Cell::new(false),
+        };
         Ok(Helper { inner: Rc::new(inner) })
     }
 
-    /// Runs `call` on the helper thread.
+    /// Whether calls are made by the caller itself from now on. Only without calls under way, whose order would be lost.
+    pub fn run_at_once(&self, at_once: bool) {
+        assert!(self.inner.waiting.borrow().wakers.is_empty(), "calls are under way");
+        self.inner.at_once.set(at_once);
+    }
+
+    /// Runs `call` on the helper thread, or at once where `run_at_once` says so.
     pub fn run<T, F>(&self, call: F) -> impl Future<Output = T> + use<T, F>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
         let result: Arc<Mutex<Option<T>>> = Arc::default();
+        if self.inner.at_once.get() {
+            *result.lock().expect("never poisoned") = Some(call());
+            return Call { result, id: 0, inner: self.inner.clone() };
+        }
         let id = {
             let mut waiting = self.inner.waiting.borrow_mut();
             waiting.next += 1;

@@ -192,7 +192,7 @@ async fn scan_journals<D: Disk>(
 ) -> Result<Vec<ScannedJournal>, StartFailure> {
     let mut scanned = Vec::new();
     for dir in journal_dirs(disk, settings).await? {
-        let journal = scan(disk, &dir).await.map_err(io)?;
+        let journal = scan(disk, &dir, settings.log.recovery_bytes_max).await.map_err(io)?;
         let mut notes = board.notes();
         for (id, partition) in &journal.partitions {
             let newest = notes.newest.entry(*id).or_insert_with(|| (partition.generation, dir.clone()));

@@ -53,7 +53,7 @@ impl Bench {
 
     pub fn scan(&mut self) -> ScannedJournal {
         let disk = self.disk();
-        self.world.run(scan(&disk, Path::new(JOURNAL))).expect("scan")
+        self.world.run(scan(&disk, Path::new(JOURNAL), self.settings.recovery_bytes_max)).expect("scan")
     }
 
     /// What recovery makes of what is on the disk.

@@ -199,12 +199,14 @@ pub struct FileHeader {
     pub session: u32,
     /// Start value of the CRC of every record in the session.
     pub salt: u32,
+    /// `file_sequence` of the session's oldest file that was not free when this one was prepared: recovery needs none before it.
+    pub first_live: u32,
     pub core: u16,
 }
 
 impl FileHeader {
-    pub fn new(core: u16, file_sequence: u32, session: u32, salt: u32) -> FileHeader {
-        FileHeader { magic: FILE_MAGIC, format_version: FORMAT_VERSION, file_sequence, session, salt, core }
+    pub fn new(core: u16, file_sequence: u32, session: u32, salt: u32, first_live: u32) -> FileHeader {
+        FileHeader { magic: FILE_MAGIC, format_version: FORMAT_VERSION, file_sequence, session, salt, first_live, core }
     }
 
     /// The header as its file bears it: the archive, then its CRC. Shorter than a block; the rest are zeros.

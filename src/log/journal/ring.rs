@@ -229,9 +229,10 @@ impl<D: Disk> Ring<D> {
         };
         let sequence = self.next_sequence;
         self.next_sequence += 1;
+        let first_live = self.live.front().map_or(sequence, |oldest| oldest.sequence);
         Preparation {
             number,
-            header: FileHeader::new(self.core, sequence, self.session, self.salt),
+            header: FileHeader::new(self.core, sequence, self.session, self.salt, first_live),
             file,
             path: dir::journal_path(&self.dir, number),
             file_bytes: self.file_bytes,

@@ -6,6 +6,7 @@
 use super::format::{
     self, Checkpoint, FIRST_COMMIT_AT, FileHeader, Kind, RECORD_HEADER_BYTES, RecordError, RecordHeader,
 };
+use crate::base::batch::BatchHeader;
 use crate::base::ids::{Offset, PartitionId};
 use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::log::dir;
@@ -17,6 +18,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 const BLOCK: u64 = DISK_BLOCK_BYTES as u64;
+/// A smaller batch is copied when it is held: as a view it would hold all that was read together with it.
+const HELD_VIEW_BYTES_MIN: usize = 16 << 10;
 
 /// A stretch of a file whose records all hold, one after the other. `salt` is of its session.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub struct ScannedPartition {
     /// Records before this one are of a partition of the same id that was deleted.
     pub(crate) born: Position,
     pub(crate) truncations: Vec<Truncation>,
+    /// Batches that the segments may lack, in order. All of them, if the journal's `is_held`.
+    pub(crate) held: Vec<HeldBatch>,
     /// Batches of this partition that cannot be believed, and where they stood.
     pub damage: Vec<(Position, Damage)>,
 }
@@ -53,6 +58,14 @@ pub(crate) struct Truncation {
     pub end_offset: Offset,
     /// Nor are any others.
     pub is_empty: bool,
+}
+
+/// A batch that was kept in memory, so that recovery need not read it again.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldBatch {
+    pub at: Position,
+    pub record: RecordHeader,
+    pub payload: Bytes,
 }
 
 /// Order of records over all sessions of a journal: session, then sequence.
@@ -73,12 +86,31 @@ pub struct ScannedJournal {
     pub is_closed: bool,
     /// Bytes of records that were cut because their commit was never complete.
     pub torn: bool,
+    /// The batches that recovery needs are in memory: `held` of each partition. Otherwise there are too many, and it reads them again.
+    pub(crate) is_held: bool,
+    held_bytes: usize,
     /// Where records of unknown partitions are missing.
     pub(crate) gaps: Vec<Position>,
     pub(crate) extents: Vec<(u32, Extent)>,
     pub(crate) file_numbers: Vec<u32>,
     pub(crate) next_file_sequence: u32,
     pub(crate) next_file_number: u32,
+}
+
+impl ScannedPartition {
+    /// Lets go of batches that are in the segments by `checkpoint`. Those that were cut off before it stay.
+    fn release(&mut self, checkpoint: &Checkpoint) -> usize {
+        let before = held_bytes(&self.held);
+        self.held.retain(|held| {
+            BatchHeader::read(&held.payload).is_some_and(|batch| batch.next_offset() > checkpoint.segment_end_offset)
+        });
+        before - held_bytes(&self.held)
+    }
+}
+
+/// Memory of batches that are held.
+fn held_bytes(held: &[HeldBatch]) -> usize {
+    held.iter().map(|held| size_of::<HeldBatch>() + held.payload.len()).sum()
 }
 
 /// What stands at a position of a journal file.
@@ -116,10 +148,14 @@ async fn find<D: Disk>(
 
 /// Scans the journal in `dir`, in the order of its files. An absent or empty directory is an empty journal.
 ///
+/// Up to `hold_bytes_max` bytes of batches stay in memory for `recover`.
+///
 /// # Errors
 /// Only if the disk does not answer; damage is part of the result.
-pub async fn scan<D: Disk>(disk: &D, dir: &Path) -> Result<ScannedJournal, LogError> {
-    let mut journal = ScannedJournal { dir: dir.to_owned(), next_file_sequence: 1, ..ScannedJournal::default() };
+pub async fn scan<D: Disk>(disk: &D, dir: &Path, hold_bytes_max: usize) -> Result<ScannedJournal, LogError> {
+    let (dir, is_held) = (dir.to_owned(), true);
+    let mut journal = ScannedJournal { dir, is_held, next_file_sequence: 1, ..ScannedJournal::default() };
+    let dir = &journal.dir.clone();
     let mut files = Vec::new();
     for path in disk.list(dir).await.map_err(LogError::io("list", dir))? {
         let Some(number) = dir::parse_journal_name(&path) else { continue };
@@ -149,7 +185,11 @@ pub async fn scan<D: Disk>(disk: &D, dir: &Path) -> Result<ScannedJournal, LogEr
         files.iter().find(|(_, used)| *used == path).map_or(0, |(header, _)| header.file_sequence)
     });
     for session in files.chunk_by(|(a, _), (b, _)| a.session == b.session) {
-        let mut scanner = Scanner { disk, journal: &mut journal, files: session, expected: None };
+        // What was freed is in segments, and its checkpoints are superseded.
+        let first_live = session.iter().map(|(header, _)| header.first_live).max().unwrap_or_default();
+        let freed = session.partition_point(|(header, _)| header.file_sequence < first_live);
+        let mut scanner =
+            Scanner { disk, journal: &mut journal, files: &session[freed..], expected: None, hold_bytes_max };
         scanner.run().await?;
     }
     Ok(journal)
@@ -162,6 +202,7 @@ struct Scanner<'a, D: Disk> {
     files: &'a [(FileHeader, PathBuf)],
     /// Sequence of the next record; `None` before the first.
     expected: Option<u64>,
+    hold_bytes_max: usize,
 }
 
 /// Where the scan goes on after a gap.
@@ -212,7 +253,7 @@ impl<D: Disk> Scanner<'_, D> {
                 Found::Record(record, payload) if self.is_next(&record) => {
                     self.expected = Some(record.sequence + 1);
                     position = at + record.record_bytes() as u64;
-                    self.take(header.session, &record, &payload);
+                    self.take(header.session, &record, payload);
                     if record.kind == Kind::Closed {
                         self.journal.is_closed = true;
                         break;
@@ -246,7 +287,7 @@ impl<D: Disk> Scanner<'_, D> {
         }
     }
 
-    fn take(&mut self, session: u32, record: &RecordHeader, payload: &[u8]) {
+    fn take(&mut self, session: u32, record: &RecordHeader, payload: Bytes) {
         if record.kind == Kind::Closed {
             return;
         }
@@ -256,7 +297,7 @@ impl<D: Disk> Scanner<'_, D> {
         partition.last = position;
         match record.kind {
             Kind::Checkpoint | Kind::Truncate => {
-                if let Some(checkpoint) = Checkpoint::decode(payload) {
+                if let Some(checkpoint) = Checkpoint::decode(&payload) {
                     if record.kind == Kind::Truncate {
                         let (start, end_offset) = (checkpoint.start_offset, checkpoint.end_offset);
                         partition.truncations.push(Truncation {
@@ -265,18 +306,39 @@ impl<D: Disk> Scanner<'_, D> {
                             is_empty: start == end_offset,
                         });
                     }
+                    let released = partition.release(&checkpoint);
                     partition.start_offset = checkpoint.start_offset;
                     partition.checkpoint = Some((position, checkpoint));
                     partition.is_dropped = false;
+                    self.journal.held_bytes -= released;
                 }
             }
             Kind::Drop => {
                 partition.is_dropped = true;
                 partition.born = position;
+                self.journal.held_bytes -= held_bytes(&std::mem::take(&mut partition.held));
             }
             Kind::StartOffset => partition.start_offset = partition.start_offset.max(record.offset),
-            Kind::Append | Kind::Closed => {}
+            Kind::Append => self.hold(position, record, payload),
+            Kind::Closed => {}
         }
+    }
+
+    /// Keeps a batch in memory while there is room; without room none is kept, and recovery reads the journal again.
+    fn hold(&mut self, at: Position, record: &RecordHeader, payload: Bytes) {
+        if !self.journal.is_held {
+            return;
+        }
+        let payload = if payload.len() < HELD_VIEW_BYTES_MIN { Bytes::copy_from_slice(&payload) } else { payload };
+        let held = HeldBatch { at, record: *record, payload };
+        self.journal.held_bytes += held_bytes(std::slice::from_ref(&held));
+        if self.journal.held_bytes <= self.hold_bytes_max {
+            self.journal.partitions.entry(record.partition).or_default().held.push(held);
+            return;
+        }
+        self.journal.is_held = false;
+        self.journal.partitions.values_mut().for_each(|partition| partition.held = Vec::new());
+        self.journal.held_bytes = 0;
     }
 
     /// Looks for where the session goes on behind `stopped`: at a block boundary of this file, or in a later one.

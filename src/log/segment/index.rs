@@ -39,7 +39,7 @@ const _: () = assert!(size_of::<ArchivedIndexHeader>() == INDEX_HEADER_BYTES);
 const _: () = assert!(size_of::<ArchivedEntry>() == ENTRY_BYTES);
 
 /// Entries in the order of the segment. Invariant: offsets and positions strictly rise, timestamps never fall.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Index {
     entries: Vec<Entry>,
 }

@@ -180,7 +180,7 @@ impl Loaded {
 }
 
 /// Entries of an index that is built anew are this far apart (Kafka's default for `index.interval.bytes`).
-const REBUILT_INTERVAL_BYTES: u32 = 4096;
+pub(crate) const REBUILT_INTERVAL_BYTES: u32 = 4096;
 
 /// The index file's bytes, and the segment's size. `None` where either cannot be read: the segment itself will tell.
 async fn read_index<D: Disk>(disk: &D, dir: &Path, base_offset: Offset) -> Option<(bytes::Bytes, u64)> {
