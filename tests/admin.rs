@@ -273,6 +273,25 @@ fn configurations_are_described_in_every_version() {
 }
 
 #[test]
+fn a_broker_describes_what_is_in_effect() {
+    let (broker, mut wire) = start();
+    let node = NODE.to_string();
+    let set = |value: String| (Some(value), 4);
+    assert_eq!(config(&mut wire, BROKER, &node, "node.id"), set(node.clone()));
+    for key in ["listeners", "advertised.listeners"] {
+        assert_eq!(config(&mut wire, BROKER, &node, key), set(format!("PLAINTEXT://{}", broker.address())));
+    }
+    let (dirs, _) = config(&mut wire, BROKER, &node, "log.dirs");
+    assert!(std::path::Path::new(&dirs.expect("always set")).is_dir());
+    // Nothing is compacted, so no key may say how.
+    let all = vec![resource(BROKER, &node, None)];
+    let answer = wire.call(4, &DescribeConfigsRequest { resources: all, ..Default::default() });
+    let response: DescribeConfigsResponse<'_> = answer.read();
+    assert!(response.results[0].configs.len() > 20);
+    assert!(response.results[0].configs.iter().all(|config| !config.name.starts_with("log.cleaner.")));
+}
+
+#[test]
 fn resources_without_a_configuration_are_refused() {
     let (_broker, mut wire) = start();
     let asked = [

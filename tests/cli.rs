@@ -125,6 +125,11 @@ fn a_wrong_file_ends_with_3_and_names_its_line() {
     let cases = [
         ("log.retentoin.ms = 1", "unknown key `log.retentoin.ms` in r.toml line 1: did you mean `log.retention.ms`?"),
         ("\n[journal]\nbytes = 5", "`journal.bytes` = 5 (r.toml line 3) is out of range: bytes, 32 MiB to 1 TiB"),
+        (
+            "log.cleaner.threads = 2",
+            "`log.cleaner.threads` in r.toml line 1 is a setting of Kafka that Ringlog does not have: nothing is compacted; \
+             remove it",
+        ),
         ("num.partitions = \"3\"", "`num.partitions` = \"3\" (r.toml line 1) is of the wrong type: 1 to 100000"),
     ];
     for (text, expected) in cases {

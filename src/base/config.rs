@@ -9,19 +9,18 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Everything the server needs to know to start.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// What was set of the keys that have Kafka's names, as text: what DescribeConfigs shows as static.
+    /// What was set of the keys that have Kafka's names, as text: DescribeConfigs shows it as static, and it is what topics fall
+    /// back to (`cluster::configs`).
     pub statics: BTreeMap<String, String>,
     pub server: ServerConfig,
     pub core: CoreConfig,
     pub journal: JournalConfig,
     pub network: NetworkConfig,
     pub topic: TopicConfig,
-    pub cleaner: CleanerConfig,
     pub group: GroupConfig,
     pub offsets: OffsetsConfig,
-    pub transaction: TransactionConfig,
 }
 
 /// A host (name or address) with a port, as in `localhost:9092` or `[::1]:9092`.
@@ -99,8 +98,6 @@ pub struct CoreConfig {
     pub request_memory_bytes: u64,
     /// `core.tail.memory.bytes`
     pub tail_memory_bytes: u64,
-    /// `core.commit.bytes`; a multiple of `DISK_BLOCK_BYTES`, at most `COMMIT_BYTES_MAX`.
-    pub commit_bytes_max: usize,
     /// `core.cold.read`
     pub cold_read: ColdRead,
     /// `core.io.workers`
@@ -125,8 +122,6 @@ pub struct NetworkConfig {
     pub idle_ms_max: Option<u64>,
     /// `max.connections`
     pub connections_max: Option<u32>,
-    /// `max.connections.per.ip`
-    pub connections_per_ip_max: Option<u32>,
     /// `socket.send.buffer.bytes`; `None`: the kernel decides.
     pub send_buffer_bytes: Option<u32>,
     /// `socket.receive.buffer.bytes`; `None`: the kernel decides.
@@ -135,100 +130,17 @@ pub struct NetworkConfig {
     pub backlog: u32,
     /// `fetch.max.bytes`
     pub fetch_bytes_max: u64,
-    /// `max.incremental.fetch.session.cache.slots`
-    pub fetch_sessions_max: u32,
 }
 
-/// What a batch's timestamps mean (`log.message.timestamp.type`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TimestampType {
-    CreateTime,
-    LogAppendTime,
-}
-
-/// The `compression.type` of a topic.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CompressionType {
-    /// Batches stay as the producer packed them.
-    Producer,
-    Uncompressed,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
-}
-
-/// What happens to old records. Both may hold at once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CleanupPolicy {
-    pub delete: bool,
-    pub compact: bool,
-}
-
-/// What a topic has where it does not say otherwise, and how topics come to be.
-#[derive(Clone, PartialEq, Debug)]
+/// What is the broker's about topics. What a topic has where it does not say otherwise is in `Config::statics`.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicConfig {
     /// `auto.create.topics.enable`
     pub auto_create: bool,
-    /// `delete.topic.enable`
-    pub delete_enable: bool,
-    /// `num.partitions`
-    pub partitions: i32,
-    /// `default.replication.factor`
-    pub replication_factor: i16,
-    /// `min.insync.replicas`
-    pub insync_replicas_min: i32,
-    /// `replica.lag.time.max.ms`
-    pub replica_lag_ms_max: u64,
-    /// `message.max.bytes`: of one record batch.
-    pub message_bytes_max: usize,
-    /// `compression.type`
-    pub compression: CompressionType,
-    /// `log.message.timestamp.type`
-    pub timestamp_type: TimestampType,
-    /// `log.message.timestamp.before.max.ms`
-    pub timestamp_before_ms_max: Option<u64>,
-    /// `log.message.timestamp.after.max.ms`
-    pub timestamp_after_ms_max: Option<u64>,
-    /// `log.flush.interval.messages`: 1 acknowledges only what is on disk.
-    pub flush_messages: u64,
-    /// `log.flush.interval.ms`
-    pub flush_ms: Option<u64>,
-    /// `log.segment.bytes`
-    pub segment_bytes: u64,
-    /// `log.roll.ms`, else `log.roll.hours`
-    pub segment_ms: u64,
-    /// `log.index.interval.bytes`
-    pub index_interval_bytes: u32,
-    /// `log.index.size.max.bytes`
-    pub index_bytes_max: u32,
     /// `log.segment.delete.delay.ms`
     pub delete_delay_ms: u64,
-    /// `log.cleanup.policy`
-    pub cleanup: CleanupPolicy,
-    /// `log.retention.ms`, else `log.retention.minutes`, else `log.retention.hours`
-    pub retention_ms: Option<u64>,
-    /// `log.retention.bytes`: of one partition.
-    pub retention_bytes: Option<u64>,
     /// `log.retention.check.interval.ms`
     pub retention_check_ms: u64,
-}
-
-/// Compaction.
-#[derive(Clone, PartialEq, Debug)]
-pub struct CleanerConfig {
-    /// `log.cleaner.min.cleanable.ratio`: 0 to 1.
-    pub cleanable_ratio_min: f64,
-    /// `log.cleaner.delete.retention.ms`
-    pub tombstone_retention_ms: u64,
-    /// `log.cleaner.min.compaction.lag.ms`
-    pub lag_ms_min: u64,
-    /// `log.cleaner.max.compaction.lag.ms`
-    pub lag_ms_max: Option<u64>,
-    /// `log.cleaner.backoff.ms`
-    pub backoff_ms: u64,
-    /// `log.cleaner.dedupe.buffer.size`: memory for keys, in bytes, for each core.
-    pub key_memory_bytes: u64,
 }
 
 /// Consumer groups.
@@ -242,12 +154,6 @@ pub struct GroupConfig {
     pub session_timeout_ms_max: u64,
     /// `group.max.size`
     pub members_max: Option<u32>,
-    /// `group.consumer.session.timeout.ms` (KIP-848)
-    pub consumer_session_timeout_ms: u64,
-    /// `group.consumer.heartbeat.interval.ms` (KIP-848)
-    pub consumer_heartbeat_interval_ms: u64,
-    /// `group.consumer.max.size` (KIP-848)
-    pub consumer_members_max: Option<u32>,
 }
 
 /// Committed offsets.
@@ -255,31 +161,12 @@ pub struct GroupConfig {
 pub struct OffsetsConfig {
     /// `offsets.topic.num.partitions`
     pub partitions: i32,
-    /// `offsets.topic.replication.factor`
-    pub replication_factor: i16,
     /// `offsets.retention.minutes`, in milliseconds.
     pub retention_ms: u64,
     /// `offsets.retention.check.interval.ms`
     pub retention_check_ms: u64,
     /// `offset.metadata.max.bytes`
     pub metadata_bytes_max: usize,
-}
-
-/// Transactions and producer ids.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TransactionConfig {
-    /// `transaction.state.log.num.partitions`
-    pub partitions: i32,
-    /// `transaction.state.log.replication.factor`
-    pub replication_factor: i16,
-    /// `transaction.max.timeout.ms`
-    pub timeout_ms_max: u64,
-    /// `transactional.id.expiration.ms`
-    pub id_expiration_ms: u64,
-    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`
-    pub timeout_check_ms: u64,
-    /// `producer.id.expiration.ms`
-    pub producer_expiration_ms: u64,
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ mod tests {
         let values: Vec<Value> = overrides(&args).into_iter().map(|(_, value)| value).collect();
         let text = |text: &str| Value::Text(text.to_owned());
         let expected =
-            [Value::Integer(1), text("2"), text("LogAppendTime"), Value::Flag(true), text("64MiB"), Value::Ratio(1.5)];
+            [Value::Integer(1), text("2"), text("LogAppendTime"), Value::Flag(true), text("64MiB"), text("1.5")];
         assert_eq!(values, expected);
     }
 

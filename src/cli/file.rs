@@ -69,9 +69,7 @@ fn leaf(value: &DeValue<'_>) -> Result<Value, String> {
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map(Value::Integer)
             .map_err(|_| format!("= {} does not fit into 64 bits", number.as_str())),
-        DeValue::Float(number) => {
-            number.as_str().parse().map(Value::Ratio).map_err(|_| format!("= {} is not a number", number.as_str()))
-        }
+        DeValue::Float(_) => Err("is a number with a fraction, which no setting takes".to_owned()),
         DeValue::Boolean(flag) => Ok(Value::Flag(*flag)),
         DeValue::Array(items) => {
             let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
@@ -101,14 +99,9 @@ mod tests {
 
     #[test]
     fn entries_have_their_line_and_stand_in_the_files_order() {
-        let text = "b = true\na = [\"x\", \"y\"]\n\n[c]\nd = 0x10\ne = 0.5\n";
+        let text = "b = true\na = [\"x\", \"y\"]\n\n[c]\nd = 0x10\n";
         let list = Value::List(vec!["x".to_owned(), "y".to_owned()]);
-        let expected = [
-            entry("b", Value::Flag(true), 1),
-            entry("a", list, 2),
-            entry("c.d", Value::Integer(16), 5),
-            entry("c.e", Value::Ratio(0.5), 6),
-        ];
+        let expected = [entry("b", Value::Flag(true), 1), entry("a", list, 2), entry("c.d", Value::Integer(16), 5)];
         assert_eq!(read(text).unwrap(), expected);
     }
 
@@ -124,5 +117,6 @@ mod tests {
         assert_eq!(read("a = 1\n\nb = 2020-01-01\n").unwrap_err().line, 3);
         assert_eq!(read("a = 99999999999999999999\n").unwrap_err().line, 1);
         assert_eq!(read("a = [1]\n").unwrap_err().line, 1);
+        assert_eq!(read("a = 1\nb = 0.5\n").unwrap_err().line, 2);
     }
 }

@@ -112,13 +112,7 @@ fn requests(settings: &Settings) -> Result<(), StartError> {
 }
 
 fn groups(settings: &Settings) -> Result<(), StartError> {
-    at_most(settings, "group.min.session.timeout.ms", "group.max.session.timeout.ms", "no timeout would be allowed")?;
-    at_most(
-        settings,
-        "group.consumer.heartbeat.interval.ms",
-        "group.consumer.session.timeout.ms",
-        "members would time out between two heartbeats",
-    )
+    at_most(settings, "group.min.session.timeout.ms", "group.max.session.timeout.ms", "no timeout would be allowed")
 }
 
 /// Holds `lower <= upper`.

@@ -36,22 +36,12 @@ pub fn config(settings: &Settings, facts: Facts) -> Config {
         journal: JournalConfig { bytes: values.u64("journal.bytes"), file_bytes: values.u64("journal.file.bytes") },
         network: network(&values),
         topic: topic(&values),
-        cleaner: cleaner(&values),
         group: group(&values),
         offsets: OffsetsConfig {
             partitions: values.i32("offsets.topic.num.partitions"),
-            replication_factor: values.i16("offsets.topic.replication.factor"),
             retention_ms: values.u64("offsets.retention.minutes") * MINUTE_MS,
             retention_check_ms: values.u64("offsets.retention.check.interval.ms"),
             metadata_bytes_max: values.u64("offset.metadata.max.bytes") as usize,
-        },
-        transaction: TransactionConfig {
-            partitions: values.i32("transaction.state.log.num.partitions"),
-            replication_factor: values.i16("transaction.state.log.replication.factor"),
-            timeout_ms_max: values.u64("transaction.max.timeout.ms"),
-            id_expiration_ms: values.u64("transactional.id.expiration.ms"),
-            timeout_check_ms: values.u64("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
-            producer_expiration_ms: values.u64("producer.id.expiration.ms"),
         },
     }
 }
@@ -68,7 +58,6 @@ fn statics(settings: &Settings) -> BTreeMap<String, String> {
 fn plain(value: &Value) -> String {
     match value {
         Value::Integer(number) => number.to_string(),
-        Value::Ratio(number) => number.to_string(),
         Value::Flag(flag) => flag.to_string(),
         Value::Text(text) => text.clone(),
         Value::List(items) => items.join(","),
@@ -81,14 +70,12 @@ pub fn data_dirs(settings: &Settings) -> Vec<PathBuf> {
 }
 
 const MINUTE_MS: u64 = 60_000;
-const HOUR_MS: u64 = 60 * MINUTE_MS;
 
 fn core(values: &Values, cpus: Vec<usize>) -> CoreConfig {
     CoreConfig {
         cpus,
         request_memory_bytes: values.u64("core.request.memory.bytes"),
         tail_memory_bytes: values.u64("core.tail.memory.bytes"),
-        commit_bytes_max: values.u64("core.commit.bytes") as usize,
         cold_read: match values.text("core.cold.read") {
             "splice" => ColdRead::Splice,
             "direct" => ColdRead::Direct,
@@ -103,73 +90,18 @@ fn network(values: &Values) -> NetworkConfig {
         request_bytes_max: values.u64("socket.request.max.bytes") as usize,
         idle_ms_max: values.limit("connections.max.idle.ms"),
         connections_max: values.limit_u32("max.connections"),
-        connections_per_ip_max: values.limit_u32("max.connections.per.ip"),
         send_buffer_bytes: values.unless_negative("socket.send.buffer.bytes"),
         receive_buffer_bytes: values.unless_negative("socket.receive.buffer.bytes"),
         backlog: values.u32("socket.listen.backlog.size"),
         fetch_bytes_max: values.u64("fetch.max.bytes"),
-        fetch_sessions_max: values.u32("max.incremental.fetch.session.cache.slots"),
     }
 }
 
 fn topic(values: &Values) -> TopicConfig {
     TopicConfig {
         auto_create: values.flag("auto.create.topics.enable"),
-        delete_enable: values.flag("delete.topic.enable"),
-        partitions: values.i32("num.partitions"),
-        replication_factor: values.i16("default.replication.factor"),
-        insync_replicas_min: values.i32("min.insync.replicas"),
-        replica_lag_ms_max: values.u64("replica.lag.time.max.ms"),
-        message_bytes_max: values.u64("message.max.bytes") as usize,
-        compression: match values.text("compression.type") {
-            "producer" => CompressionType::Producer,
-            "uncompressed" => CompressionType::Uncompressed,
-            "gzip" => CompressionType::Gzip,
-            "snappy" => CompressionType::Snappy,
-            "lz4" => CompressionType::Lz4,
-            "zstd" => CompressionType::Zstd,
-            other => unreachable!("not a choice of compression.type: {other}"),
-        },
-        timestamp_type: match values.text("log.message.timestamp.type") {
-            "CreateTime" => TimestampType::CreateTime,
-            "LogAppendTime" => TimestampType::LogAppendTime,
-            other => unreachable!("not a choice of log.message.timestamp.type: {other}"),
-        },
-        timestamp_before_ms_max: values.limit("log.message.timestamp.before.max.ms"),
-        timestamp_after_ms_max: values.limit("log.message.timestamp.after.max.ms"),
-        flush_messages: values.u64("log.flush.interval.messages"),
-        flush_ms: values.limit("log.flush.interval.ms"),
-        segment_bytes: values.u64("log.segment.bytes"),
-        segment_ms: values.limit("log.roll.ms").unwrap_or(values.u64("log.roll.hours") * HOUR_MS),
-        index_interval_bytes: values.u32("log.index.interval.bytes"),
-        index_bytes_max: values.u32("log.index.size.max.bytes"),
         delete_delay_ms: values.u64("log.segment.delete.delay.ms"),
-        cleanup: CleanupPolicy {
-            delete: values.text("log.cleanup.policy").contains("delete"),
-            compact: values.text("log.cleanup.policy").contains("compact"),
-        },
-        retention_ms: retention_ms(values),
-        retention_bytes: values.limit("log.retention.bytes"),
         retention_check_ms: values.u64("log.retention.check.interval.ms"),
-    }
-}
-
-/// The finest of the three keys that is given decides, even where it says "for ever". Source: `KafkaConfig.logRetentionTimeMillis`.
-fn retention_ms(values: &Values) -> Option<u64> {
-    let keys = [("log.retention.ms", 1), ("log.retention.minutes", MINUTE_MS), ("log.retention.hours", HOUR_MS)];
-    let (name, unit_ms) =
-        keys.into_iter().find(|(name, _)| values.0.entry(name).is_some()).expect("the hours have a default");
-    values.limit(name).map(|number| number * unit_ms)
-}
-
-fn cleaner(values: &Values) -> CleanerConfig {
-    CleanerConfig {
-        cleanable_ratio_min: values.0.ratio("log.cleaner.min.cleanable.ratio").expect("it has a default"),
-        tombstone_retention_ms: values.u64("log.cleaner.delete.retention.ms"),
-        lag_ms_min: values.u64("log.cleaner.min.compaction.lag.ms"),
-        lag_ms_max: values.limit("log.cleaner.max.compaction.lag.ms"),
-        backoff_ms: values.u64("log.cleaner.backoff.ms"),
-        key_memory_bytes: values.u64("log.cleaner.dedupe.buffer.size"),
     }
 }
 
@@ -179,9 +111,6 @@ fn group(values: &Values) -> GroupConfig {
         session_timeout_ms_min: values.u64("group.min.session.timeout.ms"),
         session_timeout_ms_max: values.u64("group.max.session.timeout.ms"),
         members_max: values.limit_u32("group.max.size"),
-        consumer_session_timeout_ms: values.u64("group.consumer.session.timeout.ms"),
-        consumer_heartbeat_interval_ms: values.u64("group.consumer.heartbeat.interval.ms"),
-        consumer_members_max: values.limit_u32("group.consumer.max.size"),
     }
 }
 
@@ -203,10 +132,6 @@ impl Values<'_> {
     }
 
     fn i32(&self, name: &'static str) -> i32 {
-        self.number(name)
-    }
-
-    fn i16(&self, name: &'static str) -> i16 {
         self.number(name)
     }
 
@@ -240,7 +165,7 @@ impl Values<'_> {
 mod tests {
     use super::*;
     use crate::cli::keys::{self, Kind, Value};
-    use crate::cli::settings::Override;
+    use crate::cli::settings::{Override, default};
 
     fn resolved(pairs: &[(&str, Value)]) -> Config {
         let overrides: Vec<Override> = pairs
@@ -255,7 +180,6 @@ mod tests {
     fn another(key: &keys::Key) -> Vec<Value> {
         match key.kind {
             Kind::Integer { min, max, step, .. } => [min, min + step, max].map(Value::Integer).to_vec(),
-            Kind::Ratio { min, max } => vec![Value::Ratio(min), Value::Ratio(max)],
             Kind::Flag => vec![Value::Flag(true), Value::Flag(false)],
             Kind::Choice(names) => names.iter().map(|&name| Value::Text(name.to_owned())).collect(),
             Kind::Text => vec![Value::Text("example:1".to_owned())],
@@ -275,23 +199,24 @@ mod tests {
         }
     }
 
+    /// What DescribeConfigs shows of a key that was not set is what is in effect, and whatever the file may say is shown as valid.
+    #[test]
+    fn the_two_tables_agree_on_defaults_and_bounds() {
+        // Where a broker listens and stores is its own affair, and always shown as it is.
+        let shown_as_set = ["advertised.listeners", "listeners", "log.dirs", "node.id"];
+        let both = keys::all().filter_map(|key| Some((key, broker_key(key.name)?)));
+        for (key, shown) in both.filter(|(key, _)| !shown_as_set.contains(&key.name)) {
+            assert_eq!(default(key).as_ref().map(plain).as_deref(), shown.default, "{}", key.name);
+            for value in another(key) {
+                assert_eq!(shown.validate(&plain(&value)), Ok(()), "{}", key.name);
+            }
+        }
+    }
+
     #[test]
     fn minus_one_and_kafkas_largest_numbers_mean_no_limit() {
         let config = resolved(&[("connections.max.idle.ms", Value::Integer(-1))]);
         assert_eq!(config.network.idle_ms_max, None);
         assert_eq!(config.network.connections_max, None);
-        assert_eq!(config.topic.timestamp_before_ms_max, None);
-        assert_eq!(config.topic.retention_bytes, None);
-    }
-
-    #[test]
-    fn the_finest_unit_of_retention_decides() {
-        let hours = ("log.retention.hours", Value::Integer(2));
-        let minutes = ("log.retention.minutes", Value::Integer(3));
-        let ms = ("log.retention.ms", Value::Integer(-1));
-        assert_eq!(resolved(&[]).topic.retention_ms, Some(168 * 3_600_000));
-        assert_eq!(resolved(std::slice::from_ref(&hours)).topic.retention_ms, Some(7_200_000));
-        assert_eq!(resolved(&[hours.clone(), minutes.clone()]).topic.retention_ms, Some(180_000));
-        assert_eq!(resolved(&[hours, minutes, ms]).topic.retention_ms, None);
     }
 }

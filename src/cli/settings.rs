@@ -121,13 +121,6 @@ impl Settings {
         })
     }
 
-    pub fn ratio(&self, name: &'static str) -> Option<f64> {
-        self.entry(name).map(|(value, _)| match value {
-            Value::Ratio(number) => *number,
-            other => unreachable!("{name} is not a ratio: {other}"),
-        })
-    }
-
     pub fn flag(&self, name: &'static str) -> Option<bool> {
         self.entry(name).map(|(value, _)| match value {
             Value::Flag(flag) => *flag,

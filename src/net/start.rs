@@ -15,13 +15,14 @@ use crate::runtime::blocking::Helper;
 use crate::runtime::clock::SystemClock;
 use crate::runtime::disk::{CoreDisk, File};
 use crate::runtime::doorbell::Doorbell;
+use crate::runtime::entropy;
 use crate::runtime::executor::{self, CoreHandle, CoreOptions, CoreRuntime};
 use crate::runtime::mailbox::{Mailboxes, Postbox};
 use crate::runtime::ring::Completion;
 use crate::runtime::signals::Signals;
+use crate::runtime::socket::{self, ListenOptions};
 use crate::runtime::transfer::Pipes;
 use crate::runtime::turn::{self, Next, Turn};
-use crate::runtime::{entropy, socket};
 use crate::shard::commands::Message;
 use crate::shard::startup::{self, Place, StartBoard, StartFailure, Started};
 use crate::shard::{GroupSettings, LogSettings, Shard, ShardSettings, World};
@@ -67,7 +68,7 @@ struct Common {
 ///
 /// # Errors
 /// With the exit code of the class of what went wrong.
-pub fn run(config: Config) -> Result<(), Failure> {
+pub fn run(mut config: Config) -> Result<(), Failure> {
     let began = Instant::now();
     end_with_any_panic();
     let signals =
@@ -75,6 +76,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let count = config.core.cpus.len() as u16;
     let (listeners, address) = listen_all(&config, count)?;
     let advertised = advertised(&config, address);
+    config.statics.extend(place(&config, address, &advertised));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cores = count,
@@ -163,10 +165,15 @@ fn listen_all(config: &Config, count: u16) -> Result<(Vec<TcpListener>, SocketAd
         .ok()
         .and_then(|mut addresses| addresses.next())
         .ok_or_else(|| failure(Exit::Address, format!("`{wanted}` is no address that can be listened on")))?;
+    let options = ListenOptions {
+        backlog: config.network.backlog,
+        send_buffer_bytes: config.network.send_buffer_bytes,
+        receive_buffer_bytes: config.network.receive_buffer_bytes,
+    };
     let mut listeners = Vec::with_capacity(usize::from(count));
     let began = Instant::now();
     while listeners.len() < usize::from(count) {
-        match socket::listen(address) {
+        match socket::listen(address, options) {
             Ok(listener) => {
                 address = listener.local_addr().map_err(|error| failure(Exit::Address, error.to_string()))?;
                 listeners.push(listener);
@@ -198,6 +205,18 @@ fn advertised(config: &Config, address: SocketAddr) -> HostPort {
             HostPort { host, port: address.port() }
         }
     }
+}
+
+/// Where this broker is found and who it is, which DescribeConfigs shows as Kafka does: as set, whether or not somebody did.
+fn place(config: &Config, address: SocketAddr, advertised: &HostPort) -> [(String, String); 4] {
+    let dirs: Vec<String> = config.server.data_dirs.iter().map(|dir| dir.display().to_string()).collect();
+    [
+        ("advertised.listeners", format!("PLAINTEXT://{advertised}")),
+        ("listeners", format!("PLAINTEXT://{address}")),
+        ("log.dirs", dirs.join(",")),
+        ("node.id", config.server.node_id.0.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
 }
 
 fn core_options(config: &Config, index: CoreIndex) -> CoreOptions {

@@ -4,8 +4,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// Connections that the kernel may hold ready for a core that is busy.
-const BACKLOG: i32 = 4096;
 /// Memory pieces given to one sendmsg.
 pub const SEND_PIECES_MAX: usize = 64;
 
@@ -18,11 +16,22 @@ fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()
     check(unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), 4) }).map(drop)
 }
 
+/// What a listener is given, and its connections inherit.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenOptions {
+    /// Connections that the kernel may hold ready for a core that is busy; it lowers this to `net.core.somaxconn`.
+    pub backlog: u32,
+    /// SO_SNDBUF in bytes, which the kernel doubles, and bounds by `net.core.wmem_max`. `None`: it sizes the buffer itself.
+    pub send_buffer_bytes: Option<u32>,
+    /// SO_RCVBUF in bytes, likewise, with `net.core.rmem_max`.
+    pub receive_buffer_bytes: Option<u32>,
+}
+
 /// A listener that shares its port with those of other cores (SO_REUSEPORT); the kernel spreads connections over them.
 ///
 /// # Errors
 /// `AddrInUse` where somebody else has the port.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: takes no pointers.
     let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
@@ -30,6 +39,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    // Before the first connection: a window's scale is agreed on when it opens.
+    let sizes = [(libc::SO_SNDBUF, options.send_buffer_bytes), (libc::SO_RCVBUF, options.receive_buffer_bytes)];
+    for (name, bytes) in sizes {
+        if let Some(bytes) = bytes {
+            set_option(fd, libc::SOL_SOCKET, name, bytes as i32)?;
+        }
+    }
     match address {
         SocketAddr::V4(v4) => {
             let raw = libc::sockaddr_in {
@@ -54,7 +70,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         }
     }
     // SAFETY: takes no pointers.
-    check(unsafe { libc::listen(fd, BACKLOG) })?;
+    check(unsafe { libc::listen(fd, options.backlog as i32) })?;
     Ok(TcpListener::from(socket))
 }
 
@@ -140,5 +156,33 @@ impl Socket {
             unsafe { libc::sendmsg(self.descriptor(), &message, flags) }
         };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(socket: RawFd, name: i32) -> i32 {
+        let (mut value, mut size) = (0i32, 4u32);
+        // SAFETY: the kernel writes at most the four bytes of `value` and a size, both of which live through the call.
+        let result =
+            unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut size) };
+        check(result).unwrap();
+        value
+    }
+
+    #[test]
+    fn connections_have_the_buffers_that_their_listener_was_given() {
+        let options = ListenOptions { backlog: 1, send_buffer_bytes: Some(20_000), receive_buffer_bytes: Some(30_000) };
+        let listener = listen("127.0.0.1:0".parse().unwrap(), options).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = Socket::new(accepted.into());
+        // The kernel doubles what it is told, for its own overhead (socket(7)).
+        assert_eq!(option(socket.descriptor(), libc::SO_SNDBUF), 40_000);
+        assert_eq!(option(socket.descriptor(), libc::SO_RCVBUF), 60_000);
+        assert_ne!(option(client.as_raw_fd(), libc::SO_RCVBUF), 60_000);
     }
 }

@@ -23,30 +23,24 @@ pub const NETWORK: Section = Section {
             "A connection that was silent for so long is closed. -1: never.",
         ),
         key("max.connections", count(0, INT_MAX), "2147483647", "Most connections of the whole broker at once."),
-        key("max.connections.per.ip", count(0, INT_MAX), "2147483647", "Most connections from one address at once."),
         key(
             "socket.send.buffer.bytes",
             bytes(-1, INT_MAX),
             "-1",
-            "SO_SNDBUF of a connection. -1, other than Kafka's default: the kernel sizes it.",
+            "SO_SNDBUF of a connection, at most net.core.wmem_max. -1, other than Kafka's default: the kernel sizes it.",
         ),
         key(
             "socket.receive.buffer.bytes",
             bytes(-1, INT_MAX),
             "-1",
-            "SO_RCVBUF of a connection. -1, other than Kafka's default: the kernel sizes it.",
+            "SO_RCVBUF of a connection, at most net.core.rmem_max. -1, other than Kafka's default: the kernel sizes it.",
         ),
         key(
             "socket.listen.backlog.size",
             count(1, INT_MAX),
-            "1024",
-            "Connections that may wait to be accepted, for each core. Kafka's default is 50 for the broker.",
-        ),
-        key(
-            "max.incremental.fetch.session.cache.slots",
-            count(0, INT_MAX),
-            "1000",
-            "Most fetch sessions of the whole broker (KIP-227).",
+            "4096",
+            "Connections that may wait to be accepted, for each core. Kafka's default is 50 for the broker.\n\
+             The kernel lowers it to net.core.somaxconn.",
         ),
     ],
 };
@@ -64,28 +58,10 @@ pub const TOPIC: Section = Section {
         key("num.partitions", count(1, 100_000), "1", "Partitions."),
         key("default.replication.factor", count(1, 32_767), "1", "Replicas of each partition."),
         key(
-            "min.insync.replicas",
-            count(1, INT_MAX),
-            "1",
-            "Replicas that must have a record on disk before acks=all is answered.",
-        ),
-        key(
-            "replica.lag.time.max.ms",
-            ms(1, LONG_MS_MAX),
-            "30000",
-            "A replica that has not caught up for so long is no longer in sync.",
-        ),
-        key(
             "message.max.bytes",
             bytes(0, INT_MAX),
             "1048588",
             "Largest record batch, as compressed by the producer. At most socket.request.max.bytes.",
-        ),
-        key(
-            "compression.type",
-            Kind::Choice(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
-            "\"producer\"",
-            "Compression of what is stored. producer: as it came.",
         ),
         key(
             "log.message.timestamp.type",
@@ -130,7 +106,6 @@ pub const TOPIC: Section = Section {
             "Age at which it does, if log.roll.ms is not given.",
         ),
         key("log.index.interval.bytes", bytes(0, INT_MAX), "4096", "Bytes of a segment for each entry in its index."),
-        key("log.index.size.max.bytes", bytes(4096, INT_MAX), "10485760", "Largest index; a new segment begins then."),
         key(
             "log.segment.delete.delay.ms",
             ms(0, LONG_MS_MAX),
@@ -141,7 +116,7 @@ pub const TOPIC: Section = Section {
 };
 
 pub const RETENTION: Section = Section {
-    title: "Retention and compaction",
+    title: "Retention",
     keys: &[
         key(
             "log.cleanup.policy",
@@ -177,42 +152,6 @@ pub const RETENTION: Section = Section {
             "300000",
             "Time between two looks for segments to delete.",
         ),
-        key(
-            "log.cleaner.min.cleanable.ratio",
-            Kind::Ratio { min: 0.0, max: 1.0 },
-            "0.5",
-            "A compacted partition is cleaned when this part of it is not yet.",
-        ),
-        key(
-            "log.cleaner.delete.retention.ms",
-            ms(0, LONG_MS_MAX),
-            "86400000",
-            "How long a compacted partition keeps delete markers.",
-        ),
-        key(
-            "log.cleaner.min.compaction.lag.ms",
-            ms(0, LONG_MS_MAX),
-            "0",
-            "Records younger than this are not compacted away.",
-        ),
-        key(
-            "log.cleaner.max.compaction.lag.ms",
-            ms(1, i64::MAX),
-            "9223372036854775807",
-            "Records older than this are compacted whatever the ratio.",
-        ),
-        key(
-            "log.cleaner.backoff.ms",
-            ms(0, LONG_MS_MAX),
-            "15000",
-            "How long the cleaner waits after it found nothing to do.",
-        ),
-        key(
-            "log.cleaner.dedupe.buffer.size",
-            bytes(1 << 20, 1 << 40),
-            "67108864",
-            "Memory of the cleaner for keys, for each core. Kafka's default is 128 MiB for the broker.",
-        ),
     ],
 };
 
@@ -225,27 +164,9 @@ pub const GROUP: Section = Section {
             "3000",
             "How long an empty group waits for further members before its first rebalance.",
         ),
-        key("group.min.session.timeout.ms", ms(0, INT_MAX), "6000", "Shortest session timeout a member may ask for."),
-        key("group.max.session.timeout.ms", ms(0, INT_MAX), "1800000", "Longest session timeout a member may ask for."),
+        key("group.min.session.timeout.ms", ms(1, INT_MAX), "6000", "Shortest session timeout a member may ask for."),
+        key("group.max.session.timeout.ms", ms(1, INT_MAX), "1800000", "Longest session timeout a member may ask for."),
         key("group.max.size", count(1, INT_MAX), "2147483647", "Most members of a group."),
-        key(
-            "group.consumer.session.timeout.ms",
-            ms(1, INT_MAX),
-            "45000",
-            "Session timeout of members of the consumer protocol (KIP-848).",
-        ),
-        key(
-            "group.consumer.heartbeat.interval.ms",
-            ms(1, INT_MAX),
-            "5000",
-            "Heartbeat interval of members of the consumer protocol. Below their session timeout.",
-        ),
-        key(
-            "group.consumer.max.size",
-            count(1, INT_MAX),
-            "2147483647",
-            "Most members of a group of the consumer protocol.",
-        ),
     ],
 };
 
@@ -257,12 +178,6 @@ pub const OFFSETS: Section = Section {
             count(1, 100_000),
             "50",
             "Partitions of __consumer_offsets. Fixed once the topic exists.",
-        ),
-        key(
-            "offsets.topic.replication.factor",
-            count(1, 32_767),
-            "1",
-            "Replicas of __consumer_offsets. Kafka's default is 3, which a single broker cannot give.",
         ),
         key(
             "offsets.retention.minutes",
@@ -280,39 +195,12 @@ pub const OFFSETS: Section = Section {
     ],
 };
 
-pub const TRANSACTION: Section = Section {
-    title: "Transactions and idempotent producers",
-    keys: &[
-        key(
-            "transaction.state.log.num.partitions",
-            count(1, 100_000),
-            "50",
-            "Partitions of __transaction_state. Fixed once the topic exists.",
-        ),
-        key(
-            "transaction.state.log.replication.factor",
-            count(1, 32_767),
-            "1",
-            "Replicas of __transaction_state. Kafka's default is 3, which a single broker cannot give.",
-        ),
-        key("transaction.max.timeout.ms", ms(1, INT_MAX), "900000", "Longest timeout a transaction may ask for."),
-        key(
-            "transactional.id.expiration.ms",
-            ms(1, INT_MAX),
-            "604800000",
-            "How long a transactional id without transactions is remembered.",
-        ),
-        key(
-            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
-            ms(1, INT_MAX),
-            "10000",
-            "Time between two looks for transactions past their timeout.",
-        ),
-        key(
-            "producer.id.expiration.ms",
-            ms(1, INT_MAX),
-            "86400000",
-            "How long a partition remembers the sequence of a producer that is silent.",
-        ),
-    ],
+pub const PRODUCERS: Section = Section {
+    title: "Idempotent producers",
+    keys: &[key(
+        "producer.id.expiration.ms",
+        ms(1, INT_MAX),
+        "86400000",
+        "How long a partition remembers the sequence of a producer that is silent.",
+    )],
 };

@@ -2,27 +2,38 @@
 
 use super::all;
 
-/// Settings of Kafka without a counterpart of the same name, and what to do about each.
+/// Settings of Kafka without a counterpart of the same name, and what to do about each. A name with a dot at its end stands for
+/// all that begin with it.
 const KAFKA_ONLY: &[(&str, &str)] = &[
     ("background.threads", "background work runs on the cores; remove it"),
     ("broker.id", "the key is `node.id`"),
-    ("controller.quorum.voters", "Ringlog has no controller process; remove it"),
+    ("compression.", "batches stay as their producers packed them; remove it"),
+    ("controller.quorum.", "Ringlog has no controller process; remove it"),
+    ("group.consumer.", "the consumer protocol of KIP-848 is not served; remove it"),
     ("inter.broker.listener.name", "there is one listener; remove it"),
     ("listener.security.protocol.map", "there is one listener; remove it"),
+    ("log.cleaner.", "nothing is compacted; remove it"),
     ("log.dir", "the key is `log.dirs`"),
-    ("log.cleaner.enable", "compaction always runs; remove it"),
-    ("log.cleaner.threads", "compaction runs on the cores; remove it"),
+    ("log.index.size.max.bytes", "indexes grow as their segments need; remove it"),
+    ("max.connections.per.ip", "connections are bounded all together: `max.connections`"),
+    ("max.incremental.fetch.session.cache.slots", "there are no fetch sessions; remove it"),
+    ("min.insync.replicas", "a partition has one replica; remove it"),
     ("num.io.threads", "the cores do all I/O: `core.count` is their number"),
     ("num.network.threads", "the cores serve the connections: `core.count` is their number"),
     ("num.recovery.threads.per.data.dir", "each core recovers its own partitions; remove it"),
+    ("offsets.topic.replication.factor", "a partition has one replica; remove it"),
     ("process.roles", "there is one kind of process; remove it"),
     ("queued.max.requests", "requests are bounded by memory: `core.request.memory.bytes`"),
-    ("zookeeper.connect", "there is no ZooKeeper; remove it"),
+    ("replica.", "a partition has one replica; remove it"),
+    ("transaction.", "transactions are not served; remove it"),
+    ("transactional.id.", "transactions are not served; remove it"),
+    ("zookeeper.", "there is no ZooKeeper; remove it"),
 ];
 
 /// What to do about a name that Kafka knows and Ringlog does not, if it is one.
 pub fn advice(name: &str) -> Option<&'static str> {
-    KAFKA_ONLY.iter().find(|(kafka, _)| *kafka == name).map(|(_, advice)| *advice)
+    let stands_for = |entry: &str| entry == name || entry.ends_with('.') && name.starts_with(entry);
+    KAFKA_ONLY.iter().find(|(entry, _)| stands_for(entry)).map(|(_, advice)| *advice)
 }
 
 /// The key that `name` was probably meant to be: the same words under another head, or few letters away.
@@ -64,7 +75,6 @@ fn edits(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::keys::find;
 
     #[test]
     fn edits_count_swaps_as_one() {
@@ -91,8 +101,17 @@ mod tests {
 
     #[test]
     fn names_of_kafka_alone_are_no_keys_of_ours() {
-        for (name, _) in KAFKA_ONLY {
-            assert!(find(name).is_none(), "{name}");
+        for key in all() {
+            assert_eq!(advice(key.name), None, "{}", key.name);
         }
+    }
+
+    #[test]
+    fn a_family_of_names_has_one_advice() {
+        for name in ["log.cleaner.threads", "log.cleaner.min.cleanable.ratio"] {
+            assert_eq!(advice(name), Some("nothing is compacted; remove it"), "{name}");
+        }
+        assert_eq!(advice("log.dir"), Some("the key is `log.dirs`"));
+        assert_eq!(advice("log.directory"), None);
     }
 }

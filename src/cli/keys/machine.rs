@@ -1,7 +1,7 @@
 //! Keys for what is the machine's: addresses, directories, cores, journal. Most exist in Ringlog only.
 
 use super::{INT_MAX, Kind, Section, Unit, bytes, count, key, optional};
-use crate::base::limits::{COMMIT_BYTES_MAX, DISK_BLOCK_BYTES};
+use crate::base::limits::COMMIT_BYTES_MAX;
 
 const MIB: i64 = 1 << 20;
 const GIB: i64 = 1 << 30;
@@ -74,17 +74,6 @@ pub const CORE: Section = Section {
             bytes(8 * MIB, TIB),
             "268435456",
             "Memory for the last batches of the core's partitions, which are read from here and written to segments from here.",
-        ),
-        key(
-            "core.commit.bytes",
-            Kind::Integer {
-                unit: Unit::Bytes,
-                min: 64 << 10,
-                max: COMMIT_BYTES_MAX as i64,
-                step: DISK_BLOCK_BYTES as i64,
-            },
-            "1048576",
-            "Largest single write to the journal: what has arrived meanwhile is committed together, up to this.",
         ),
         key(
             "core.cold.read",

@@ -32,10 +32,6 @@ pub enum Kind {
         max: i64,
         step: i64,
     },
-    Ratio {
-        min: f64,
-        max: f64,
-    },
     Flag,
     Choice(&'static [&'static str]),
     Text,
@@ -59,7 +55,6 @@ pub enum Unit {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
     Integer(i64),
-    Ratio(f64),
     Flag(bool),
     Text(String),
     List(Vec<String>),
@@ -81,7 +76,7 @@ pub const SECTIONS: &[Section] = &[
     broker::RETENTION,
     broker::GROUP,
     broker::OFFSETS,
-    broker::TRANSACTION,
+    broker::PRODUCERS,
 ];
 
 /// All keys.
@@ -119,7 +114,7 @@ const INT_MAX: i64 = i32::MAX as i64;
 const LONG_MS_MAX: i64 = i64::MAX / 2;
 
 impl Kind {
-    /// The value as this kind holds it: sizes as numbers, lists split, whole numbers as ratios where those are wanted.
+    /// The value as this kind holds it: sizes as numbers, lists split.
     ///
     /// # Errors
     /// What is wrong with it, as the end of a sentence that began with key and value.
@@ -138,11 +133,6 @@ impl Kind {
                 Some(number) => self.accept(Value::Integer(number)),
                 None => Err(format!("is not a size: write a number of bytes, or a text such as \"64MiB\"; {self}")),
             },
-            (Kind::Ratio { min, max }, Value::Ratio(number)) => match (min..=max).contains(&number) {
-                true => Ok(Value::Ratio(number)),
-                false => Err(format!("is out of range: {self}")),
-            },
-            (Kind::Ratio { .. }, Value::Integer(number)) => self.accept(Value::Ratio(number as f64)),
             (Kind::Flag, Value::Flag(flag)) => Ok(Value::Flag(flag)),
             (Kind::Choice(names), Value::Text(text)) => match names.contains(&text.as_str()) {
                 true => Ok(Value::Text(text)),
@@ -201,7 +191,6 @@ impl fmt::Display for Kind {
                 }
                 Ok(())
             }
-            Kind::Ratio { min, max } => write!(f, "a number, {min} to {max}"),
             Kind::Flag => write!(f, "true or false"),
             Kind::Choice(names) => write!(f, "{}", names.join(" | ")),
             Kind::Text => write!(f, "a text"),
@@ -241,7 +230,6 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Integer(number) => write!(f, "{number}"),
-            Value::Ratio(number) => write!(f, "{number:?}"),
             Value::Flag(flag) => write!(f, "{flag}"),
             Value::Text(text) => write!(f, "{}", quoted(text)),
             Value::List(items) => {
@@ -278,11 +266,6 @@ mod tests {
         for (number, taken) in [(3, false), (4, true), (6, false), (12, true), (13, false), (16, false)] {
             assert_eq!(kind.accept(Value::Integer(number)).is_ok(), taken, "{number}");
         }
-        let kind = Kind::Ratio { min: 0.0, max: 1.0 };
-        for (number, taken) in [(-0.1, false), (0.0, true), (1.0, true), (1.1, false), (f64::NAN, false)] {
-            assert_eq!(kind.accept(Value::Ratio(number)).is_ok(), taken, "{number}");
-        }
-        assert_eq!(kind.accept(Value::Integer(1)), Ok(Value::Ratio(1.0)));
     }
 
     #[test]

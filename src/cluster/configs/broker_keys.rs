@@ -1,10 +1,10 @@
 //! The keys a broker's configuration may have, by Kafka's names: defaults of topics first, then the broker's own.
 //!
-//! Kafka has many more; a key that is not here is unknown and refused. Source: Kafka broker configs, `DynamicBrokerConfig`.
+//! Each is in effect. Kafka has many more; a key that is not here is unknown and refused. Source: Kafka broker configs, `DynamicBrokerConfig`.
 
-use super::key::Check::{Any, AtLeast, OneOf, Ratio, Within};
+use super::key::Check::{Any, AtLeast, OneOf};
 use super::key::ConfigKey;
-use super::key::ValueType::{Boolean, Double, Int, List, Long, Short, String};
+use super::key::ValueType::{Boolean, Int, List, Long, String};
 use super::topic_keys::NEVER;
 
 /// Sorted by name.
@@ -18,22 +18,6 @@ pub static BROKER_KEYS: &[ConfigKey] = &[
         "Whether a topic is created when a client asks for its metadata and allows it.",
     )
     .read_only(),
-    ConfigKey::new("broker.rack", String, "", Any, "Where this broker stands, for spreading replicas.")
-        .unset()
-        .read_only(),
-    ConfigKey::new("compression.gzip.level", Int, "-1", Within(-1, 9), "Default of the topic key of this name.")
-        .stored(),
-    ConfigKey::new("compression.lz4.level", Int, "9", Within(1, 17), "Default of the topic key of this name.").stored(),
-    ConfigKey::new(
-        "compression.type",
-        String,
-        "producer",
-        OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
-        "Default of the topic key of this name.",
-    )
-    .stored(),
-    ConfigKey::new("compression.zstd.level", Int, "3", Within(-131_072, 22), "Default of the topic key of this name.")
-        .stored(),
     ConfigKey::new(
         "connections.max.idle.ms",
         Long,
@@ -53,30 +37,6 @@ pub static BROKER_KEYS: &[ConfigKey] = &[
     ConfigKey::new("delete.topic.enable", Boolean, "true", Any, "Whether topics can be deleted.").read_only(),
     ConfigKey::new("fetch.max.bytes", Int, "57671680", AtLeast(1024), "Most bytes of records in one fetch answer.")
         .read_only(),
-    ConfigKey::new(
-        "group.consumer.heartbeat.interval.ms",
-        Int,
-        "5000",
-        AtLeast(1),
-        "How often members of consumer groups (KIP-848) report.",
-    )
-    .read_only(),
-    ConfigKey::new(
-        "group.consumer.max.size",
-        Int,
-        "2147483647",
-        AtLeast(1),
-        "Most members of one consumer group (KIP-848).",
-    )
-    .read_only(),
-    ConfigKey::new(
-        "group.consumer.session.timeout.ms",
-        Int,
-        "45000",
-        AtLeast(1),
-        "A member of a consumer group (KIP-848) that is silent for so long is removed.",
-    )
-    .read_only(),
     ConfigKey::new(
         "group.initial.rebalance.delay.ms",
         Int,
@@ -110,39 +70,7 @@ pub static BROKER_KEYS: &[ConfigKey] = &[
         "The Kafka version whose behaviour this broker shows, for tools that ask for it.",
     )
     .read_only(),
-    ConfigKey::new("listeners", List, "PLAINTEXT://:9092", Any, "Addresses this broker listens on.").read_only(),
-    ConfigKey::new(
-        "log.cleaner.delete.retention.ms",
-        Long,
-        "86400000",
-        AtLeast(0),
-        "Default of the topic key delete.retention.ms.",
-    )
-    .stored(),
-    ConfigKey::new(
-        "log.cleaner.max.compaction.lag.ms",
-        Long,
-        NEVER,
-        AtLeast(1),
-        "Default of the topic key max.compaction.lag.ms.",
-    )
-    .stored(),
-    ConfigKey::new(
-        "log.cleaner.min.cleanable.ratio",
-        Double,
-        "0.5",
-        Ratio(0.0, 1.0),
-        "Default of the topic key min.cleanable.dirty.ratio.",
-    )
-    .stored(),
-    ConfigKey::new(
-        "log.cleaner.min.compaction.lag.ms",
-        Long,
-        "0",
-        AtLeast(0),
-        "Default of the topic key min.compaction.lag.ms.",
-    )
-    .stored(),
+    ConfigKey::new("listeners", List, "", Any, "Addresses this broker listens on.").unset().read_only(),
     ConfigKey::new(
         "log.cleanup.policy",
         List,
@@ -175,24 +103,6 @@ pub static BROKER_KEYS: &[ConfigKey] = &[
         "Default of the topic key index.interval.bytes.",
     ),
     ConfigKey::new(
-        "log.index.size.max.bytes",
-        Int,
-        "10485760",
-        AtLeast(4),
-        "Default of the topic key segment.index.bytes.",
-    )
-    .stored(),
-    ConfigKey::new(
-        "log.local.retention.bytes",
-        Long,
-        "-2",
-        AtLeast(-2),
-        "Default of the topic key local.retention.bytes.",
-    )
-    .stored(),
-    ConfigKey::new("log.local.retention.ms", Long, "-2", AtLeast(-2), "Default of the topic key local.retention.ms.")
-        .stored(),
-    ConfigKey::new(
         "log.message.timestamp.after.max.ms",
         Long,
         "3600000",
@@ -213,7 +123,6 @@ pub static BROKER_KEYS: &[ConfigKey] = &[
         OneOf(&["CreateTime", "LogAppendTime"]),
         "Default of the topic key message.timestamp.type.",
     ),
-    ConfigKey::new("log.preallocate", Boolean, "false", Any, "Default of the topic key preallocate.").stored(),
     ConfigKey::new("log.retention.bytes", Long, "-1", Any, "Default of the topic key retention.bytes."),
     ConfigKey::new(
         "log.retention.check.interval.ms",
@@ -249,15 +158,6 @@ pub static BROKER_KEYS: &[ConfigKey] = &[
         "Default of the topic key segment.ms, in hours, where log.roll.ms is not set.",
     )
     .read_only(),
-    ConfigKey::new(
-        "log.roll.jitter.hours",
-        Int,
-        "0",
-        AtLeast(0),
-        "Default of the topic key segment.jitter.ms, in hours, where log.roll.jitter.ms is not set.",
-    )
-    .read_only(),
-    ConfigKey::new("log.roll.jitter.ms", Long, "", AtLeast(0), "Default of the topic key segment.jitter.ms.").unset(),
     ConfigKey::new("log.roll.ms", Long, "", AtLeast(1), "Default of the topic key segment.ms.").unset(),
     ConfigKey::new("log.segment.bytes", Int, "1073741824", AtLeast(1 << 20), "Default of the topic key segment.bytes."),
     ConfigKey::new(
@@ -268,17 +168,8 @@ pub static BROKER_KEYS: &[ConfigKey] = &[
         "Default of the topic key file.delete.delay.ms.",
     ),
     ConfigKey::new("max.connections", Int, "2147483647", AtLeast(0), "Most connections at one time.").read_only(),
-    ConfigKey::new(
-        "max.incremental.fetch.session.cache.slots",
-        Int,
-        "1000",
-        AtLeast(0),
-        "Most fetch sessions kept at one time (KIP-227).",
-    )
-    .read_only(),
     ConfigKey::new("message.max.bytes", Int, "1048588", AtLeast(0), "Default of the topic key max.message.bytes."),
-    ConfigKey::new("min.insync.replicas", Int, "1", AtLeast(1), "Default of the topic key of this name."),
-    ConfigKey::new("node.id", Int, "0", AtLeast(0), "This broker's number in the cluster.").read_only(),
+    ConfigKey::new("node.id", Int, "", AtLeast(0), "This broker's number in the cluster.").unset().read_only(),
     ConfigKey::new(
         "num.partitions",
         Int,
@@ -313,8 +204,6 @@ pub static BROKER_KEYS: &[ConfigKey] = &[
     .read_only(),
     ConfigKey::new("offsets.topic.num.partitions", Int, "50", AtLeast(1), "Partitions of __consumer_offsets.")
         .read_only(),
-    ConfigKey::new("offsets.topic.replication.factor", Short, "1", AtLeast(1), "Replicas of __consumer_offsets.")
-        .read_only(),
     ConfigKey::new(
         "producer.id.expiration.ms",
         Int,
@@ -323,11 +212,35 @@ pub static BROKER_KEYS: &[ConfigKey] = &[
         "A partition forgets an idempotent producer it has not heard of for so long.",
     ),
     ConfigKey::new(
+        "socket.listen.backlog.size",
+        Int,
+        "4096",
+        AtLeast(1),
+        "Connections that may wait to be accepted, for each core.",
+    )
+    .read_only(),
+    ConfigKey::new(
+        "socket.receive.buffer.bytes",
+        Int,
+        "-1",
+        AtLeast(-1),
+        "SO_RCVBUF of a connection. -1: the kernel sizes it.",
+    )
+    .read_only(),
+    ConfigKey::new(
         "socket.request.max.bytes",
         Int,
         "104857600",
         AtLeast(1),
         "Largest request; a larger one closes the connection.",
+    )
+    .read_only(),
+    ConfigKey::new(
+        "socket.send.buffer.bytes",
+        Int,
+        "-1",
+        AtLeast(-1),
+        "SO_SNDBUF of a connection. -1: the kernel sizes it.",
     )
     .read_only(),
     ConfigKey::new("unclean.leader.election.enable", Boolean, "false", Any, "Default of the topic key of this name.")

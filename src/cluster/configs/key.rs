@@ -35,7 +35,7 @@ pub enum Check {
 pub enum Served {
     /// Acts on it.
     Yes,
-    /// Keeps it and shows it; it changes nothing today, and nothing is lost or hidden by that.
+    /// Topic keys: keeps it and shows it; it changes nothing today, and nothing is lost or hidden by that.
     Stored,
     /// Takes this value alone: any other would promise what is not there.
     Only(&'static str, &'static str),

@@ -172,13 +172,5 @@ pub fn known_dynamic_broker_key(name: &str) -> Result<&'static ConfigKey, String
     }
 }
 
-/// Checks what the process was given at its start.
-///
-/// # Errors
-/// The first key that is unknown or has a value it does not take.
-pub fn validate_static(statics: &Overrides) -> Result<(), String> {
-    statics.iter().try_for_each(|(name, value)| known(BROKER_KEYS, "broker", name)?.validate(value))
-}
-
 #[cfg(test)]
 mod tests;

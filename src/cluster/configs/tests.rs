@@ -21,10 +21,17 @@ fn tables_are_sorted_and_their_defaults_are_values_they_take() {
     }
 }
 
+/// What a broker's configuration shows is in effect; what is only kept for a topic has no default that could be changed.
+#[test]
+fn only_topics_keep_what_changes_nothing() {
+    assert!(BROKER_KEYS.iter().all(|key| key.served != Served::Stored));
+    assert!(TOPIC_KEYS.iter().all(|key| key.served != Served::Stored || key.synonyms.is_empty()));
+}
+
 #[test]
 fn a_topics_default_is_its_brokers_default() {
     let numbers: Vec<_> = TOPIC_KEYS.iter().filter(|key| !key.synonyms.is_empty()).collect();
-    assert!(numbers.len() > 20);
+    assert!(numbers.len() > 10);
     for key in numbers {
         let fallback = topic_settings(key, NO_BROKER, &NOTHING).next().expect("a default");
         assert_eq!(Some(fallback.shown().as_str()), key.default, "{}", key.name);
@@ -41,7 +48,6 @@ fn defaults_are_kafkas_but_for_durability() {
         retention_bytes: None,
         segment_bytes: 1 << 30,
         segment_ms: 604_800_000,
-        segment_jitter_ms: 0,
         file_delete_delay_ms: 60_000,
         index_interval_bytes: 4096,
         max_message_bytes: 1_048_588,
@@ -50,11 +56,8 @@ fn defaults_are_kafkas_but_for_durability() {
         timestamp_after_max_ms: 3_600_000,
         flush_messages: 1,
         flush_ms: i64::MAX,
-        min_insync_replicas: 1,
         min_compaction_lag_ms: 0,
         max_compaction_lag_ms: i64::MAX,
-        delete_retention_ms: 86_400_000,
-        min_cleanable_dirty_ratio: 0.5,
     };
     assert_eq!(config, expected);
 }
@@ -169,8 +172,6 @@ fn read_only_broker_keys_do_not_change_while_it_runs() {
     assert!(known_dynamic_broker_key("message.max.bytes").is_ok());
     assert!(known_dynamic_broker_key("num.partitions").unwrap_err().contains("read only"));
     assert!(known_dynamic_broker_key("num.partition").unwrap_err().contains("num.partitions"));
-    validate_static(&set(&[("num.partitions", "6"), ("log.retention.ms", "-1")])).expect("sound");
-    assert!(validate_static(&set(&[("num.partitions", "0")])).is_err());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::{BrokerConfigs, Overrides, Setting, topic_key, topic_settings};
 use std::str::FromStr;
 
 /// What holds for one topic. Resolved when its configuration or its broker's changes, then read.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TopicConfig {
     /// Old segments are removed by age and size.
     pub cleanup_delete: bool,
@@ -17,7 +17,6 @@ pub struct TopicConfig {
     pub retention_bytes: Option<u64>,
     pub segment_bytes: u32,
     pub segment_ms: u64,
-    pub segment_jitter_ms: u64,
     pub file_delete_delay_ms: u64,
     pub index_interval_bytes: u32,
     pub max_message_bytes: u32,
@@ -29,11 +28,9 @@ pub struct TopicConfig {
     pub flush_messages: i64,
     /// At least 0; 0 asks for durability before acknowledgement.
     pub flush_ms: i64,
-    pub min_insync_replicas: u32,
+    /// At most `max_compaction_lag_ms`, which validation holds; nothing else asks for the two as long as nothing is compacted.
     pub min_compaction_lag_ms: i64,
     pub max_compaction_lag_ms: i64,
-    pub delete_retention_ms: i64,
-    pub min_cleanable_dirty_ratio: f64,
 }
 
 impl TopicConfig {
@@ -52,7 +49,6 @@ impl TopicConfig {
             retention_bytes: unless_negative("retention.bytes"),
             segment_bytes: values.size("segment.bytes"),
             segment_ms: values.duration("segment.ms"),
-            segment_jitter_ms: values.duration("segment.jitter.ms"),
             file_delete_delay_ms: values.duration("file.delete.delay.ms"),
             index_interval_bytes: values.size("index.interval.bytes"),
             max_message_bytes: values.size("max.message.bytes"),
@@ -61,11 +57,8 @@ impl TopicConfig {
             timestamp_after_max_ms: values.long("message.timestamp.after.max.ms"),
             flush_messages: values.long("flush.messages"),
             flush_ms: values.long("flush.ms"),
-            min_insync_replicas: values.size("min.insync.replicas"),
             min_compaction_lag_ms: values.long("min.compaction.lag.ms"),
             max_compaction_lag_ms: values.long("max.compaction.lag.ms"),
-            delete_retention_ms: values.long("delete.retention.ms"),
-            min_cleanable_dirty_ratio: values.first("min.cleanable.dirty.ratio", |setting| number(&setting)),
         }
     }
 }

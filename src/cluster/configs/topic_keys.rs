@@ -29,8 +29,7 @@ pub static TOPIC_KEYS: &[ConfigKey] = &[
         Within(-1, 9),
         "Level for gzip where the broker compresses. Stored only: batches keep the producer's compression.",
     )
-    .stored()
-    .falls_back_to(&[("compression.gzip.level", 1)]),
+    .stored(),
     ConfigKey::new(
         "compression.lz4.level",
         Int,
@@ -38,8 +37,7 @@ pub static TOPIC_KEYS: &[ConfigKey] = &[
         Within(1, 17),
         "Level for lz4 where the broker compresses. Stored only: batches keep the producer's compression.",
     )
-    .stored()
-    .falls_back_to(&[("compression.lz4.level", 1)]),
+    .stored(),
     ConfigKey::new(
         "compression.type",
         String,
@@ -47,8 +45,7 @@ pub static TOPIC_KEYS: &[ConfigKey] = &[
         OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         "How records are compressed in the log. Stored only: every batch keeps the compression its producer chose.",
     )
-    .stored()
-    .falls_back_to(&[("compression.type", 1)]),
+    .stored(),
     ConfigKey::new(
         "compression.zstd.level",
         Int,
@@ -56,17 +53,15 @@ pub static TOPIC_KEYS: &[ConfigKey] = &[
         Within(-131_072, 22),
         "Level for zstd where the broker compresses. Stored only: batches keep the producer's compression.",
     )
-    .stored()
-    .falls_back_to(&[("compression.zstd.level", 1)]),
+    .stored(),
     ConfigKey::new(
         "delete.retention.ms",
         Long,
         "86400000",
         AtLeast(0),
-        "How long a deletion mark stays in a compacted topic. Takes effect once compaction runs.",
+        "How long a deletion mark stays in a compacted topic. Stored only: nothing is compacted.",
     )
-    .stored()
-    .falls_back_to(&[("log.cleaner.delete.retention.ms", 1)]),
+    .stored(),
     ConfigKey::new(
         "file.delete.delay.ms",
         Long,
@@ -124,8 +119,7 @@ pub static TOPIC_KEYS: &[ConfigKey] = &[
         AtLeast(-2),
         "Bytes kept locally where older segments are in remote storage. Stored only: there is no remote storage.",
     )
-    .stored()
-    .falls_back_to(&[("log.local.retention.bytes", 1)]),
+    .stored(),
     ConfigKey::new(
         "local.retention.ms",
         Long,
@@ -133,17 +127,15 @@ pub static TOPIC_KEYS: &[ConfigKey] = &[
         AtLeast(-2),
         "Time kept locally where older segments are in remote storage. Stored only: there is no remote storage.",
     )
-    .stored()
-    .falls_back_to(&[("log.local.retention.ms", 1)]),
+    .stored(),
     ConfigKey::new(
         "max.compaction.lag.ms",
         Long,
         NEVER,
         AtLeast(1),
-        "Longest time a record of a compacted topic may escape compaction. Takes effect once compaction runs.",
+        "Longest time a record of a compacted topic may escape compaction. Stored only: nothing is compacted.",
     )
-    .stored()
-    .falls_back_to(&[("log.cleaner.max.compaction.lag.ms", 1)]),
+    .stored(),
     ConfigKey::new(
         "max.message.bytes",
         Int,
@@ -181,27 +173,25 @@ pub static TOPIC_KEYS: &[ConfigKey] = &[
         Double,
         "0.5",
         Ratio(0.0, 1.0),
-        "Share of a compacted log that must be uncompacted before it is compacted again. Takes effect once compaction runs.",
+        "Share of a compacted log that must be uncompacted before it is compacted again. Stored only: nothing is compacted.",
     )
-    .stored()
-    .falls_back_to(&[("log.cleaner.min.cleanable.ratio", 1)]),
+    .stored(),
     ConfigKey::new(
         "min.compaction.lag.ms",
         Long,
         "0",
         AtLeast(0),
-        "Shortest time a record of a compacted topic stays uncompacted. Takes effect once compaction runs.",
+        "Shortest time a record of a compacted topic stays uncompacted. Stored only: nothing is compacted.",
     )
-    .stored()
-    .falls_back_to(&[("log.cleaner.min.compaction.lag.ms", 1)]),
+    .stored(),
     ConfigKey::new(
         "min.insync.replicas",
         Int,
         "1",
         AtLeast(1),
-        "Replicas that must have a record on disk before acks=all is answered. With fewer in sync such a produce is refused.",
+        "Replicas that must have a record on disk before acks=all is answered, but no more than there are. Stored only: there is one.",
     )
-    .falls_back_to(&[("min.insync.replicas", 1)]),
+    .stored(),
     ConfigKey::new(
         "preallocate",
         Boolean,
@@ -209,8 +199,7 @@ pub static TOPIC_KEYS: &[ConfigKey] = &[
         Any,
         "Whether segment files get their space ahead of need. Stored only: they always do.",
     )
-    .stored()
-    .falls_back_to(&[("log.preallocate", 1)]),
+    .stored(),
     ConfigKey::new(
         "remote.log.copy.disable",
         Boolean,
@@ -264,16 +253,15 @@ pub static TOPIC_KEYS: &[ConfigKey] = &[
         AtLeast(4),
         "Largest index file of a segment. Stored only: indexes grow as they need.",
     )
-    .stored()
-    .falls_back_to(&[("log.index.size.max.bytes", 1)]),
+    .stored(),
     ConfigKey::new(
         "segment.jitter.ms",
         Long,
         "0",
         AtLeast(0),
-        "Up to how much earlier than segment.ms a segment is closed, at random, so that not all are closed at once.",
+        "Up to how much earlier than segment.ms a segment is closed, at random. Stored only: it is closed at segment.ms.",
     )
-    .falls_back_to(&[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", HOUR_MS)]),
+    .stored(),
     ConfigKey::new(
         "segment.ms",
         Long,
