@@ -54,7 +54,6 @@ fn small_settings(recovery_bytes_max: usize) -> LogSettings {
         index_cache_bytes: 2 << 10,
         flush_age_ms: 50,
         recovery_bytes_max,
-        delete_delay_ms: 20,
     }
 }
 
@@ -84,7 +83,7 @@ impl Run {
     fn new(seed: u64) -> Run {
         let mut world = World::new(seed);
         let segment_bytes = [40 << 10, 150 << 10, 1 << 30][world.rng.below(3)];
-        let partition = PartitionSettings { segment_bytes, ..PartitionSettings::default() };
+        let partition = PartitionSettings { segment_bytes, delete_delay_ms: 20, ..PartitionSettings::default() };
         // All that is replayed in memory; little of it, so that the journal is read twice; or some, which depends.
         let recovery_bytes_max = [usize::MAX, 1 << 10, 200 << 10][world.rng.below(3)];
         Run { world, models: HashMap::new(), settings: small_settings(recovery_bytes_max), partition }

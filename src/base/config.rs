@@ -137,8 +137,6 @@ pub struct NetworkConfig {
 pub struct TopicConfig {
     /// `auto.create.topics.enable`
     pub auto_create: bool,
-    /// `log.segment.delete.delay.ms`
-    pub delete_delay_ms: u64,
     /// `log.retention.check.interval.ms`
     pub retention_check_ms: u64,
 }

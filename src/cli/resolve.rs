@@ -100,7 +100,6 @@ fn network(values: &Values) -> NetworkConfig {
 fn topic(values: &Values) -> TopicConfig {
     TopicConfig {
         auto_create: values.flag("auto.create.topics.enable"),
-        delete_delay_ms: values.u64("log.segment.delete.delay.ms"),
         retention_check_ms: values.u64("log.retention.check.interval.ms"),
     }
 }

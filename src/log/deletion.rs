@@ -22,8 +22,10 @@ pub(crate) struct Deletions {
 }
 
 impl Deletions {
+    /// Keeps them in the order in which they are due: delays differ by topic.
     pub fn add(&mut self, due: Nanos, path: PathBuf) {
-        self.waiting.push_back((due, path));
+        let place = self.waiting.partition_point(|(other, _)| *other <= due);
+        self.waiting.insert(place, (due, path));
     }
 }
 
@@ -58,10 +60,10 @@ impl<D: Disk> CoreLog<D> {
         let serial = self.quiesce(log).await?;
         self.when_possible(|state| state.append_control(log, Kind::Drop, 0, &[])).await?;
         self.until_durable().await?;
-        let (path, dir_made) = {
+        let (path, dir_made, delay_ms) = {
             let mut state = self.0.state.borrow_mut();
             let Some(partition) = state.log_of(log, serial) else { return Ok(()) };
-            let found = (partition.dir.clone(), partition.dir_made);
+            let found = (partition.dir.clone(), partition.dir_made, partition.settings.delete_delay_ms);
             state.remove(log);
             found
         };
@@ -70,15 +72,15 @@ impl<D: Disk> CoreLog<D> {
             if let Some(parent) = path.parent() {
                 self.0.disk.sync_dir(parent).await.map_err(LogError::io("sync", parent))?;
             }
-            deleted.into_iter().for_each(|path| self.delete_later(path));
+            deleted.into_iter().for_each(|path| self.delete_later(path, delay_ms));
         }
         Ok(())
     }
 
-    /// Unlinks a file or directory after the configured delay.
-    pub(crate) fn delete_later(&self, path: PathBuf) {
+    /// Unlinks a file or directory after `delay_ms`.
+    pub(crate) fn delete_later(&self, path: PathBuf, delay_ms: u64) {
         let mut state = self.0.state.borrow_mut();
-        let due = state.now.mono.plus_ms(state.settings.delete_delay_ms);
+        let due = state.now.mono.plus_ms(delay_ms);
         state.deletions.add(due, path);
     }
 
@@ -170,4 +172,19 @@ pub async fn remove_leftovers<D: Disk>(disk: &D, data_dir: &Path) -> Result<(), 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_first_goes_first_and_equals_in_their_order() {
+        let mut deletions = Deletions::default();
+        for (due, name) in [(60, "a"), (5, "b"), (60, "c"), (7, "d")] {
+            deletions.add(Nanos(due), PathBuf::from(name));
+        }
+        let order: Vec<&str> = deletions.waiting.iter().map(|(_, path)| path.to_str().unwrap()).collect();
+        assert_eq!(order, ["b", "d", "a", "c"]);
+    }
 }

@@ -59,13 +59,13 @@ impl<D: Disk> CoreLog<D> {
             self.load_oldest(log).await?;
             let Some(start) = self.after_expired(log, now_ms, limit_offset) else { return Ok(deleted) };
             self.set_start_offset(log, start).await?;
-            let (dir, mark, files) = self.take_oldest(log);
+            let (dir, mark, delay_ms, files) = self.take_oldest(log);
             if files.is_empty() {
                 return Ok(deleted);
             }
             for path in files {
                 let renamed = deletion::rename_deleted(&self.0.disk, &path, mark).await?;
-                renamed.into_iter().for_each(|path| self.delete_later(path));
+                renamed.into_iter().for_each(|path| self.delete_later(path, delay_ms));
             }
             self.0.disk.sync_dir(&dir).await.map_err(LogError::io("sync", &dir))?;
             deleted += 1;
@@ -119,12 +119,13 @@ impl<D: Disk> CoreLog<D> {
         is_quiet.then_some(next)
     }
 
-    /// Takes the oldest segment out of the partition. Returns the directory, the partition's serial, and the segment's files.
-    fn take_oldest(&self, log: LogIndex) -> (PathBuf, u64, Vec<PathBuf>) {
+    /// Takes the oldest segment out of the partition. Returns the directory, the partition's serial, how long the
+    /// segment's files are to stay, and those.
+    fn take_oldest(&self, log: LogIndex) -> (PathBuf, u64, u64, Vec<PathBuf>) {
         let mut state = self.0.state.borrow_mut();
         let Some(partition) = state.log_mut(log) else { return Default::default() };
         let dir = partition.dir.clone();
-        let (start, serial) = (partition.start_offset, partition.serial);
+        let (start, serial, delay_ms) = (partition.start_offset, partition.serial, partition.settings.delete_delay_ms);
         let is_gone = |segment: &Segment<D>| segment.sealed && segment.end_offset <= start && segment.is_quiet();
         if partition.segments.len() < 2 || !partition.segments.front().is_some_and(is_gone) {
             return Default::default();
@@ -134,6 +135,6 @@ impl<D: Disk> CoreLog<D> {
         partition.epochs_after(start);
         state.writer.forget(&segment);
         let files = deletion::segment_files(&dir, segment.base_offset).to_vec();
-        (dir, serial, files)
+        (dir, serial, delay_ms, files)
     }
 }

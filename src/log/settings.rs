@@ -24,8 +24,6 @@ pub struct LogSettings {
     pub flush_age_ms: u64,
     /// Memory for batches of the journal at a start after a crash; with more to replay, the journal is read twice.
     pub recovery_bytes_max: usize,
-    /// A deleted segment's file stays readable for this long (Kafka's `file.delete.delay.ms`).
-    pub delete_delay_ms: u64,
 }
 
 impl Default for LogSettings {
@@ -39,7 +37,6 @@ impl Default for LogSettings {
             index_cache_bytes: 16 << 20,
             flush_age_ms: 5_000,
             recovery_bytes_max: 768 << 20,
-            delete_delay_ms: 60_000,
         }
     }
 }
@@ -80,6 +77,8 @@ pub struct PartitionSettings {
     pub retention_ms: Option<u64>,
     /// The oldest segments are deleted while the others alone hold this much (`retention.bytes`); `None` keeps them.
     pub retention_bytes: Option<u64>,
+    /// The files of a removed segment stay on disk for this long (`file.delete.delay.ms`).
+    pub delete_delay_ms: u64,
 }
 
 impl Default for PartitionSettings {
@@ -90,6 +89,7 @@ impl Default for PartitionSettings {
             index_interval_bytes: 4096,
             retention_ms: Some(7 * 24 * 3_600_000),
             retention_bytes: None,
+            delete_delay_ms: 60_000,
         }
     }
 }

@@ -352,7 +352,6 @@ fn shard_settings(common: &Common, core: CoreIndex) -> ShardSettings {
             journal_bytes: config.journal.bytes,
             tail_bytes: config.core.tail_memory_bytes as usize,
             recovery_bytes_max: RECOVERY_TAILS_MAX * config.core.tail_memory_bytes as usize,
-            delete_delay_ms: config.topic.delete_delay_ms,
             ..LogSettings::default()
         },
         groups: GroupSettings {

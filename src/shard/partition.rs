@@ -52,5 +52,6 @@ pub(super) fn log_settings(config: &TopicConfig) -> PartitionSettings {
         index_interval_bytes: config.index_interval_bytes,
         retention_ms: config.retention_ms.filter(|_| config.cleanup_delete),
         retention_bytes: config.retention_bytes.filter(|_| config.cleanup_delete),
+        delete_delay_ms: config.file_delete_delay_ms,
     }
 }

@@ -37,10 +37,13 @@ impl Bench {
             journal_bytes: 1 << 20,
             tail_bytes: 1 << 20,
             flush_age_ms: 50,
-            delete_delay_ms: 20,
             ..LogSettings::default()
         };
-        Bench { world: World::new(seed), settings, partition: PartitionSettings::default() }
+        Bench {
+            world: World::new(seed),
+            settings,
+            partition: PartitionSettings { delete_delay_ms: 20, ..PartitionSettings::default() },
+        }
     }
 
     pub fn log(&self) -> CoreLog<SimDisk> {
