@@ -8,30 +8,22 @@ mod support;
 use ringlog::base::batch::batches;
 use ringlog::base::error::ErrorCode;
 use ringlog::base::ids::TopicId;
-use ringlog::protocol::messages::alter_configs::{
-    AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
-};
+use ringlog::protocol::messages::alter_configs::{AlterConfigsRequest, AlterConfigsResource, AlterableConfig};
 use ringlog::protocol::messages::create_partitions::{
-    CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
+    CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
 };
 use ringlog::protocol::messages::create_topics::{
-    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
-use ringlog::protocol::messages::delete_records::{
-    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
-};
-use ringlog::protocol::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
-use ringlog::protocol::messages::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
-use ringlog::protocol::messages::describe_configs::{
-    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
-};
-use ringlog::protocol::messages::describe_log_dirs::{
-    DescribableLogDirTopic, DescribeLogDirsRequest, DescribeLogDirsResponse,
-};
-use ringlog::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
+use ringlog::protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
+use ringlog::protocol::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
+use ringlog::protocol::messages::describe_cluster::DescribeClusterRequest;
+use ringlog::protocol::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use ringlog::protocol::messages::describe_log_dirs::{DescribableLogDirTopic, DescribeLogDirsRequest};
+use ringlog::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use ringlog::protocol::messages::incremental_alter_configs as incremental;
-use ringlog::protocol::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
-use ringlog::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use ringlog::protocol::messages::init_producer_id::InitProducerIdRequest;
+use ringlog::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use ringlog::protocol::writer::Records;
 use std::collections::BTreeSet;
 use support::clients::produce_values;
@@ -43,7 +35,7 @@ const NODE: i32 = 1;
 
 fn start() -> (Broker, Wire) {
     let broker = Broker::start(Options::default());
-    let wire = Wire::connect(broker.address());
+    let wire = Wire::connect(broker.address(), "tests");
     (broker, wire)
 }
 
@@ -54,8 +46,7 @@ fn topic(name: &str, partitions: i32) -> CreatableTopic<'_> {
 /// Makes a topic and returns its id.
 fn create(wire: &mut Wire, name: &str, partitions: i32) -> TopicId {
     let request = CreateTopicsRequest { topics: vec![topic(name, partitions)], ..Default::default() };
-    let answer = wire.call(7, &request);
-    let response: CreateTopicsResponse<'_> = answer.read();
+    let response = wire.ask(7, &request);
     let result = &response.topics[0];
     assert_eq!((result.name, result.error_code), (name, 0), "{:?}", result.error_message);
     result.topic_id
@@ -65,8 +56,7 @@ fn create(wire: &mut Wire, name: &str, partitions: i32) -> TopicId {
 fn partitions(wire: &mut Wire, name: &str) -> Result<usize, i16> {
     let asked = vec![MetadataRequestTopic { name: Some(name), ..Default::default() }];
     let request = MetadataRequest { topics: Some(asked), allow_auto_topic_creation: false, ..Default::default() };
-    let answer = wire.call(12, &request);
-    let response: MetadataResponse<'_> = answer.read();
+    let response = wire.ask(12, &request);
     match response.topics[0].error_code {
         0 => Ok(response.topics[0].partitions.len()),
         code => Err(code),
@@ -81,8 +71,7 @@ fn topics_are_created_in_every_version() {
         let config = CreatableTopicConfig { name: "retention.ms", value: Some("60000") };
         let wanted = CreatableTopic { configs: vec![config], ..topic(&name, 3) };
         let request = CreateTopicsRequest { topics: vec![wanted], ..Default::default() };
-        let answer = wire.call(version, &request);
-        let response: CreateTopicsResponse<'_> = answer.read();
+        let response = wire.ask(version, &request);
         let [result] = &response.topics[..] else { panic!("one topic was asked for") };
         assert_eq!((result.name, result.error_code), (&*name, 0), "v{version}: {:?}", result.error_message);
         assert_eq!(result.topic_id != TopicId::ZERO, version >= 7, "v{version}");
@@ -117,8 +106,7 @@ fn each_topic_of_a_request_has_its_own_result() {
         (CreatableTopic { replication_factor: -1, ..topic("by-default", -1) }, ErrorCode::None),
     ];
     let topics = cases.iter().map(|(topic, _)| topic.clone()).collect();
-    let answer = wire.call(7, &CreateTopicsRequest { topics, ..Default::default() });
-    let response: CreateTopicsResponse<'_> = answer.read();
+    let response = wire.ask(7, &CreateTopicsRequest { topics, ..Default::default() });
     assert_eq!(response.topics.len(), cases.len());
     for (topic, code) in &cases {
         let result = response.topics.iter().find(|result| result.name == topic.name).expect("has a result");
@@ -133,16 +121,15 @@ fn what_is_only_validated_changes_nothing() {
     let (_broker, mut wire) = start();
     create(&mut wire, "there", 1);
     let request = CreateTopicsRequest { topics: vec![topic("new", 2)], validate_only: true, ..Default::default() };
-    let answer = wire.call(7, &request);
-    let response: CreateTopicsResponse<'_> = answer.read();
+    let response = wire.ask(7, &request);
     assert_eq!((response.topics[0].error_code, response.topics[0].num_partitions), (0, 2));
     assert_eq!(response.topics[0].topic_id, TopicId::ZERO);
     assert_eq!(partitions(&mut wire, "new"), Err(ErrorCode::UnknownTopicOrPartition.code()));
 
     let more = vec![CreatePartitionsTopic { name: "there", count: 4, assignments: None }];
     let request = CreatePartitionsRequest { topics: more, validate_only: true, ..Default::default() };
-    let answer = wire.call(3, &request);
-    assert_eq!(answer.read::<CreatePartitionsResponse<'_>>().results[0].error_code, 0);
+    let response = wire.ask(3, &request);
+    assert_eq!(response.results[0].error_code, 0);
     assert_eq!(partitions(&mut wire, "there"), Ok(1));
 }
 
@@ -153,20 +140,17 @@ fn topics_are_deleted_by_name_in_every_version_and_by_id_from_v6() {
         create(&mut wire, "doomed", 2);
         let topics = vec![DeleteTopicState { name: Some("doomed"), topic_id: TopicId::ZERO }];
         let request = DeleteTopicsRequest { topics, topic_names: vec!["doomed"], ..Default::default() };
-        let answer = wire.call(version, &request);
-        let response: DeleteTopicsResponse<'_> = answer.read();
+        let response = wire.ask(version, &request);
         assert_eq!(response.responses.len(), 1, "v{version}");
         assert_eq!((response.responses[0].name, response.responses[0].error_code), (Some("doomed"), 0), "v{version}");
         assert_eq!(partitions(&mut wire, "doomed"), Err(ErrorCode::UnknownTopicOrPartition.code()));
-        let answer = wire.call(version, &request);
-        let again: DeleteTopicsResponse<'_> = answer.read();
+        let again = wire.ask(version, &request);
         assert_eq!(again.responses[0].error_code, ErrorCode::UnknownTopicOrPartition.code(), "v{version}");
     }
     let id = create(&mut wire, "doomed", 2);
     let states = [(None, id), (None, TopicId([9; 16])), (Some("never"), TopicId::ZERO), (Some("doomed"), id)];
     let topics = states.map(|(name, topic_id)| DeleteTopicState { name, topic_id }).to_vec();
-    let answer = wire.call(6, &DeleteTopicsRequest { topics, ..Default::default() });
-    let response: DeleteTopicsResponse<'_> = answer.read();
+    let response = wire.ask(6, &DeleteTopicsRequest { topics, ..Default::default() });
     let results: Vec<_> = response.responses.iter().map(|result| (result.name, result.error_code)).collect();
     let expected = [
         (Some("doomed"), ErrorCode::None),
@@ -185,8 +169,7 @@ fn partitions_are_added_in_every_version() {
     for version in 0..=3 {
         let count = i32::from(version) + 2;
         let topics = vec![CreatePartitionsTopic { name: "growing", count, assignments: None }];
-        let answer = wire.call(version, &CreatePartitionsRequest { topics, ..Default::default() });
-        let response: CreatePartitionsResponse<'_> = answer.read();
+        let response = wire.ask(version, &CreatePartitionsRequest { topics, ..Default::default() });
         assert_eq!((response.results[0].name, response.results[0].error_code), ("growing", 0), "v{version}");
         assert_eq!(partitions(&mut wire, "growing"), Ok(count as usize));
     }
@@ -200,8 +183,7 @@ fn partitions_are_added_in_every_version() {
         ("growing", 6, on(&[NODE]), ErrorCode::None),
     ] {
         let topics = vec![CreatePartitionsTopic { name, count, assignments }];
-        let answer = wire.call(3, &CreatePartitionsRequest { topics, ..Default::default() });
-        let response: CreatePartitionsResponse<'_> = answer.read();
+        let response = wire.ask(3, &CreatePartitionsRequest { topics, ..Default::default() });
         let result = &response.results[0];
         assert_eq!(result.error_code, code.code(), "{name} {count}: {:?}", result.error_message);
     }
@@ -218,8 +200,7 @@ fn resource<'a>(resource_type: i8, resource_name: &'a str, keys: Option<Vec<&'a 
 /// The value of one key and where it comes from, as Kafka numbers sources.
 fn config(wire: &mut Wire, resource_type: i8, name: &str, key: &str) -> (Option<String>, i8) {
     let resources = vec![resource(resource_type, name, Some(vec![key]))];
-    let answer = wire.call(4, &DescribeConfigsRequest { resources, ..Default::default() });
-    let response: DescribeConfigsResponse<'_> = answer.read();
+    let response = wire.ask(4, &DescribeConfigsRequest { resources, ..Default::default() });
     let result = &response.results[0];
     assert_eq!(result.error_code, 0, "{:?}", result.error_message);
     let [config] = &result.configs[..] else { panic!("{key} was asked for, not {:?}", result.configs) };
@@ -232,8 +213,7 @@ fn alter(wire: &mut Wire, version: i16, on: (i8, &str), change: (&str, i8, Optio
     let (name, config_operation, value) = change;
     let configs = vec![incremental::AlterableConfig { name, config_operation, value }];
     let resources = vec![incremental::AlterConfigsResource { resource_type, resource_name, configs }];
-    let answer = wire.call(version, &incremental::IncrementalAlterConfigsRequest { resources, validate_only });
-    let response: incremental::IncrementalAlterConfigsResponse<'_> = answer.read();
+    let response = wire.ask(version, &incremental::IncrementalAlterConfigsRequest { resources, validate_only });
     let result = &response.responses[0];
     assert_eq!((result.resource_type, result.resource_name), on);
     assert_eq!(result.error_message.is_some(), result.error_code != 0, "an error has a message");
@@ -253,8 +233,7 @@ fn configurations_are_described_in_every_version() {
             resource(BROKER, "", None),
         ];
         let request = DescribeConfigsRequest { resources, include_synonyms: true, include_documentation: true };
-        let answer = wire.call(version, &request);
-        let response: DescribeConfigsResponse<'_> = answer.read();
+        let response = wire.ask(version, &request);
         assert!(response.results.iter().all(|result| result.error_code == 0), "v{version}: {response:?}");
         let configs: Vec<_> = response.results.iter().map(|result| &result.configs).collect();
         assert!(configs[0].len() > 20);
@@ -285,8 +264,7 @@ fn a_broker_describes_what_is_in_effect() {
     assert!(std::path::Path::new(&dirs.expect("always set")).is_dir());
     // Nothing is compacted, so no key may say how.
     let all = vec![resource(BROKER, &node, None)];
-    let answer = wire.call(4, &DescribeConfigsRequest { resources: all, ..Default::default() });
-    let response: DescribeConfigsResponse<'_> = answer.read();
+    let response = wire.ask(4, &DescribeConfigsRequest { resources: all, ..Default::default() });
     assert!(response.results[0].configs.len() > 20);
     assert!(response.results[0].configs.iter().all(|config| !config.name.starts_with("log.cleaner.")));
 }
@@ -303,8 +281,7 @@ fn resources_without_a_configuration_are_refused() {
         (77, "x", ErrorCode::InvalidRequest),
     ];
     let resources = asked.iter().map(|(kind, name, _)| resource(*kind, name, None)).collect();
-    let answer = wire.call(4, &DescribeConfigsRequest { resources, ..Default::default() });
-    let response: DescribeConfigsResponse<'_> = answer.read();
+    let response = wire.ask(4, &DescribeConfigsRequest { resources, ..Default::default() });
     assert_eq!(response.results.len(), asked.len());
     for ((kind, name, code), result) in asked.iter().zip(&response.results) {
         assert_eq!((result.resource_type, result.resource_name), (*kind, *name));
@@ -355,7 +332,7 @@ fn single_keys_are_changed_and_stay_changed() {
 
     broker.terminate();
     broker.restart();
-    let mut wire = Wire::connect(broker.address());
+    let mut wire = Wire::connect(broker.address(), "tests");
     assert_eq!(config(&mut wire, TOPIC, "changed", "retention.ms"), value("7000", 1));
     assert_eq!(config(&mut wire, BROKER, "", "log.retention.ms"), value("5000", 3));
     assert_eq!(config(&mut wire, BROKER, &node, "message.max.bytes"), value("2000000", 2));
@@ -377,8 +354,7 @@ fn the_older_call_takes_back_what_it_does_not_name() {
             AlterConfigsResource { resource_type: TOPIC, resource_name: "nowhere", configs: vec![] },
             AlterConfigsResource { resource_type: 8, resource_name: "1", configs: vec![] },
         ];
-        let answer = wire.call(version, &AlterConfigsRequest { resources, validate_only: false });
-        let response: AlterConfigsResponse<'_> = answer.read();
+        let response = wire.ask(version, &AlterConfigsRequest { resources, validate_only: false });
         let codes: Vec<_> = response.responses.iter().map(|result| result.error_code).collect();
         let expected = [ErrorCode::None, ErrorCode::UnknownTopicOrPartition, ErrorCode::InvalidRequest];
         assert_eq!(codes, expected.map(ErrorCode::code), "v{version}");
@@ -393,16 +369,14 @@ fn the_cluster_is_described() {
     for version in 0..=1 {
         let request =
             DescribeClusterRequest { include_cluster_authorized_operations: version == 1, ..Default::default() };
-        let answer = wire.call(version, &request);
-        let response: DescribeClusterResponse<'_> = answer.read();
+        let response = wire.ask(version, &request);
         assert_eq!((response.error_code, response.controller_id), (0, NODE));
         assert!(!response.cluster_id.is_empty());
         let [only] = &response.brokers[..] else { panic!("one broker runs") };
         assert_eq!((only.broker_id, format!("{}:{}", only.host, only.port)), (NODE, broker.address().to_owned()));
         assert_eq!(response.cluster_authorized_operations, if version == 1 { 0x1fa0 } else { i32::MIN });
     }
-    let answer = wire.call(1, &DescribeClusterRequest { endpoint_type: 2, ..Default::default() });
-    let response: DescribeClusterResponse<'_> = answer.read();
+    let response = wire.ask(1, &DescribeClusterRequest { endpoint_type: 2, ..Default::default() });
     assert_eq!(response.error_code, ErrorCode::MismatchedEndpointType.code());
 }
 
@@ -419,8 +393,7 @@ fn metadata_tells_what_may_be_done_only_when_asked() {
                 include_cluster_authorized_operations: asked_for && version <= 10,
                 include_topic_authorized_operations: asked_for,
             };
-            let answer = wire.call(version, &request);
-            let response: MetadataResponse<'_> = answer.read();
+            let response = wire.ask(version, &request);
             let told: Vec<i32> = response.topics.iter().map(|topic| topic.topic_authorized_operations).collect();
             // What Apache Kafka 4.3.1 answers without an authorizer.
             assert_eq!(told, [if asked_for { 0xdf8 } else { i32::MIN }, i32::MIN], "v{version}");
@@ -432,11 +405,10 @@ fn metadata_tells_what_may_be_done_only_when_asked() {
 
 /// Asks for this many producer ids on a connection of its own, one after the other.
 fn producer_ids(address: &str, count: usize) -> Vec<i64> {
-    let mut wire = Wire::connect(address);
+    let mut wire = Wire::connect(address, "tests");
     let request = InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
     let one = |_| {
-        let answer = wire.call(4, &request);
-        let response: InitProducerIdResponse = answer.read();
+        let response = wire.ask(4, &request);
         assert_eq!((response.error_code, response.producer_epoch), (0, 0));
         response.producer_id
     };
@@ -471,8 +443,7 @@ fn producers_get_ids_in_every_version_and_transactions_are_refused() {
     let transactional = InitProducerIdRequest { transactional_id: Some("t"), ..idempotent.clone() };
     for version in 0..=4 {
         let mut code = |request: &InitProducerIdRequest<'_>| {
-            let answer = wire.call(version, request);
-            let response: InitProducerIdResponse = answer.read();
+            let response = wire.ask(version, request);
             assert_eq!(
                 (response.producer_id >= 0, response.producer_epoch == 0),
                 (response.error_code == 0, response.error_code == 0)
@@ -496,8 +467,7 @@ fn every_core_tells_what_its_partitions_take_of_the_disk() {
         produce_values(broker.address(), "full", partition, &vec!["x".repeat(1000); count as usize]);
     }
     for version in 1..=4 {
-        let answer = wire.call(version, &DescribeLogDirsRequest { topics: None });
-        let response: DescribeLogDirsResponse<'_> = answer.read();
+        let response = wire.ask(version, &DescribeLogDirsRequest { topics: None });
         let [dir] = &response.results[..] else { panic!("there is one data directory") };
         assert_eq!((dir.error_code, dir.log_dir), (0, broker.data_dir().to_str().expect("a text")));
         assert_eq!(dir.usable_bytes > 0, version >= 4);
@@ -512,8 +482,7 @@ fn every_core_tells_what_its_partitions_take_of_the_disk() {
     }
     let asked = |topic, partitions: &[i32]| DescribableLogDirTopic { topic, partitions: partitions.to_vec() };
     let topics = Some(vec![asked("full", &[2, 2, 9]), asked("nowhere", &[0])]);
-    let answer = wire.call(4, &DescribeLogDirsRequest { topics });
-    let response: DescribeLogDirsResponse<'_> = answer.read();
+    let response = wire.ask(4, &DescribeLogDirsRequest { topics });
     let [full] = &response.results[0].topics[..] else { panic!("one of the topics is there") };
     assert_eq!(full.partitions.iter().map(|partition| partition.partition_index).collect::<Vec<_>>(), [2]);
 }
@@ -522,8 +491,7 @@ fn every_core_tells_what_its_partitions_take_of_the_disk() {
 fn delete_records(wire: &mut Wire, version: i16, name: &str, offset: i64) -> (i16, i64) {
     let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset }];
     let topics = vec![DeleteRecordsTopic { name, partitions }];
-    let answer = wire.call(version, &DeleteRecordsRequest { topics, ..Default::default() });
-    let response: DeleteRecordsResponse<'_> = answer.read();
+    let response = wire.ask(version, &DeleteRecordsRequest { topics, ..Default::default() });
     let result = &response.topics[0].partitions[0];
     (result.error_code, result.low_watermark)
 }
@@ -532,8 +500,7 @@ fn delete_records(wire: &mut Wire, version: i16, name: &str, offset: i64) -> (i1
 fn fetch(wire: &mut Wire, topic: &str, offset: i64) -> (i16, Vec<i64>) {
     let partition = FetchPartition { fetch_offset: offset, partition_max_bytes: 1 << 20, ..Default::default() };
     let topics = vec![FetchTopic { topic, partitions: vec![partition], ..Default::default() }];
-    let answer = wire.call(12, &FetchRequest { topics, max_bytes: 1 << 20, ..Default::default() });
-    let response: FetchResponse<'_> = answer.read();
+    let response = wire.ask(12, &FetchRequest { topics, max_bytes: 1 << 20, ..Default::default() });
     let part = &response.responses[0].partitions[0];
     let Records::Inline(bytes) = part.records else { panic!("what was received is inline") };
     let offsets = batches(bytes).flat_map(|(header, _)| header.base_offset..header.next_offset());
@@ -552,7 +519,7 @@ fn deleted_records_stay_deleted_after_a_crash() {
     assert_eq!(delete_records(&mut wire, 2, "nowhere", 0), (ErrorCode::UnknownTopicOrPartition.code(), -1));
     broker.kill9();
     broker.restart();
-    let mut wire = Wire::connect(broker.address());
+    let mut wire = Wire::connect(broker.address(), "tests");
     assert_eq!(fetch(&mut wire, "trimmed", 2), (ErrorCode::OffsetOutOfRange.code(), vec![]));
     assert_eq!(fetch(&mut wire, "trimmed", 3), (0, (3..10).collect()));
     assert_eq!(delete_records(&mut wire, 2, "trimmed", -1), (0, 10));
@@ -585,10 +552,9 @@ fn metadata_outlives_any_number_of_ends() {
             _ => assert!(broker.terminate().success()),
         }
         broker.restart();
-        wire = Wire::connect(broker.address());
+        wire = Wire::connect(broker.address(), "tests");
         let request = MetadataRequest { topics: None, ..Default::default() };
-        let answer = wire.call(12, &request);
-        let response: MetadataResponse<'_> = answer.read();
+        let response = wire.ask(12, &request);
         assert_eq!(response.topics.len(), made, "after round {round}");
     }
 }

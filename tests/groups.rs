@@ -2,11 +2,8 @@
 //!
 //! What the coordinator decides is tested in `src/group`; here it is the way there and back, and what outlives the process.
 
-#[path = "support/group_wire.rs"]
-mod group_wire;
 mod support;
 
-use group_wire::Wire;
 use ringlog::base::error::ErrorCode;
 use ringlog::protocol::messages::delete_groups::DeleteGroupsRequest;
 use ringlog::protocol::messages::delete_topics::DeleteTopicsRequest;
@@ -28,6 +25,7 @@ use ringlog::protocol::messages::offset_fetch::{
 };
 use ringlog::protocol::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse};
 use std::time::{Duration, Instant};
+use support::wire::Wire;
 use support::{Broker, Options};
 
 /// A consumer's subscription to "orders", in version 0 of its protocol.
