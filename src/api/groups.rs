@@ -11,7 +11,6 @@ use super::operations;
 use super::reply::Reply;
 use super::work::Start;
 use crate::base::error::ErrorCode;
-use crate::base::ids::CoreIndex;
 use crate::group::{self, GroupState};
 use crate::ports::Disk;
 use crate::protocol::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
@@ -64,8 +63,7 @@ fn described(group: &group::GroupDescription, operations: bool) -> DescribedGrou
 pub fn list<D: Disk>(cx: &mut Context<'_, D>, request: &ListGroupsRequest<'_>, version: i16) -> Start<D> {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
     let filter = group::ListGroups { states: owned(&request.states_filter), types: owned(&request.types_filter) };
-    let cores = (0..cx.shard.core_count()).map(CoreIndex);
-    let asked = cores.map(|core| (core, group::Request::ListGroups(filter.clone())));
+    let asked = cx.shard.cores().map(|core| (core, group::Request::ListGroups(filter.clone())));
     let correlation_id = cx.correlation_id;
     ask_each(asked.collect(), move |answers| {
         let mut code = ErrorCode::None;

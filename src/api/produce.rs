@@ -12,22 +12,21 @@ use crate::protocol::messages::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
 use crate::shard::Shard;
-use crate::shard::commands::{Acks, Answer, Command, Origin, Produce, ProducePart, Produced};
+use crate::shard::commands::{Answer, Command, Origin, ProducePart, Produced};
 use std::borrow::Cow;
 
 struct Producing {
     layout: Layout<Produced>,
-    acks: Acks,
+    /// acks=0: the client waits for no reply.
+    silent: bool,
     correlation_id: i32,
     version: i16,
 }
 
 pub fn start<D: Disk>(cx: &mut Context<'_, D>, origin: Origin, request: ProduceRequest<'_>, version: i16) -> Start<D> {
-    let acks = match request.acks {
-        0 => Acks::None,
-        1 | -1 => Acks::Committed,
-        _ => return Start::Reply(refuse_all(cx.correlation_id, version, &request, ErrorCode::InvalidRequiredAcks)),
-    };
+    if !(-1..=1).contains(&request.acks) {
+        return Start::Reply(refuse_all(cx.correlation_id, version, &request, ErrorCode::InvalidRequiredAcks));
+    }
     if request.transactional_id.is_some() {
         let code = ErrorCode::TransactionalIdAuthorizationFailed;
         return Start::Reply(refuse_all(cx.correlation_id, version, &request, code));
@@ -52,11 +51,11 @@ pub fn start<D: Disk>(cx: &mut Context<'_, D>, origin: Origin, request: ProduceR
             }
         }
     }
-    let mut work = Producing { layout, acks, correlation_id: cx.correlation_id, version };
-    let commands = others.commands(|parts| Command::Produce(Produce { acks, parts }));
+    let mut work = Producing { layout, silent: request.acks == 0, correlation_id: cx.correlation_id, version };
+    let commands = others.commands(Command::Produce);
     if !own.is_empty() {
         let frame = cx.frame;
-        cx.shard.produce(origin, Produce { acks, parts: own }, |records| frame.share(records), cx.now);
+        cx.shard.produce(origin, own, |records| frame.share(records), cx.now);
     } else if commands.is_empty() {
         return Start::Reply(work.reply());
     }
@@ -76,7 +75,7 @@ impl<D: Disk> Work<D> for Producing {
 impl Producing {
     fn reply<F>(&mut self) -> Reply<F> {
         let topics = self.layout.take();
-        if self.acks == Acks::None {
+        if self.silent {
             let failed = topics.iter().flat_map(|(_, partitions)| partitions).any(|(_, part)| part.error.is_error());
             return if failed { Reply::Close("a produce with acks=0 failed") } else { Reply::Nothing };
         }

@@ -39,7 +39,8 @@ pub enum Message<F> {
 
 /// Work for the core that owns what it names.
 pub enum Command {
-    Produce(Produce<Bytes>),
+    /// When the batches are durable is the same for acks=1 and acks=all: there is one replica.
+    Produce(Vec<ProducePart<Bytes>>),
     Fetch(Fetch),
     /// The fetch of this origin is answered elsewhere: answer with what is there now.
     FinishFetch,
@@ -79,21 +80,6 @@ pub enum Answer<F> {
     DiskSpace(Vec<(PathBuf, Option<u64>)>),
     /// One part of a `Command::DeleteRecords`; each has an answer of its own.
     DeletedRecords(DeletedRecords),
-}
-
-/// Batches for partitions of one core.
-pub struct Produce<R> {
-    pub acks: Acks,
-    pub parts: Vec<ProducePart<R>>,
-}
-
-/// When a producer wants its answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Acks {
-    /// Never.
-    None,
-    /// When the record is committed: with one replica `acks=1` and `acks=all` are the same.
-    Committed,
 }
 
 /// What was produced to one partition.

@@ -132,11 +132,6 @@ impl<D: Disk> Shard<D> {
         &self.image
     }
 
-    /// Cores of this process.
-    pub fn core_count(&self) -> u16 {
-        self.settings.core_count
-    }
-
     /// 128 random bits.
     pub fn random(&self) -> u128 {
         (self.world.random)()
@@ -158,7 +153,7 @@ impl<D: Disk> Shard<D> {
     /// Performs a command on what this core owns.
     pub fn execute(&mut self, origin: Origin, command: Command, now: Now) {
         match command {
-            Command::Produce(produce) => self.produce(origin, produce, |records| records, now),
+            Command::Produce(parts) => self.produce(origin, parts, |records| records, now),
             Command::Fetch(fetch) => self.fetch(origin, fetch, now),
             Command::FinishFetch => self.finish_fetch(origin, now),
             Command::ListOffsets(parts) => self.list_offsets(origin, parts),

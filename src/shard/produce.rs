@@ -1,7 +1,7 @@
 //! Produce on the core that owns the partitions: check, place, append, and the answer once it is durable.
 
 use super::Shard;
-use super::commands::{Answer, Origin, Produce, ProducePart, Produced};
+use super::commands::{Answer, Origin, ProducePart, Produced};
 use crate::base::batch::{self, BatchHeader};
 use crate::base::error::ErrorCode;
 use crate::base::ids::Offset;
@@ -46,15 +46,14 @@ enum Outcome {
 }
 
 impl<D: Disk> Shard<D> {
-    /// Appends the batches of `produce`. `share` makes a part's bytes outlive this call; it is asked only where the disk is behind.
+    /// Appends the batches of `parts`. `share` makes a part's bytes outlive this call; it is asked only where the disk is behind.
     pub fn produce<R: AsRef<[u8]>>(
         &mut self,
         origin: Origin,
-        produce: Produce<R>,
+        parts: Vec<ProducePart<R>>,
         share: impl Fn(R) -> Bytes,
         now: Now,
     ) {
-        let Produce { parts, .. } = produce;
         let mut results = Vec::with_capacity(parts.len());
         let mut waiting = None;
         let mut missing = 0;
