@@ -261,6 +261,9 @@ fn partitions_only_become_more() {
     }
     assert_eq!(cluster.add(&[to(9, None), to(10, None)], false), [InvalidRequest; 2]);
     assert_eq!(cluster.cores("t"), [0, 1, 2, 3, 0, 1, 2, 3]);
+    // A group is found by the number of partitions there are.
+    cluster.create(sized("__consumer_offsets", 3)).expect("new");
+    assert_eq!(cluster.add(&[NewPartitions { name: "__consumer_offsets", ..to(4, None) }], false), [InvalidTopic]);
 }
 
 #[test]

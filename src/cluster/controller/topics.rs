@@ -307,7 +307,7 @@ impl<'a> Controller<'a> {
         }
     }
 
-    /// CreatePartitions. Answers are in the order of the request.
+    /// CreatePartitions. Answers are in the order of the request. Internal topics do not grow.
     pub fn create_partitions(
         &self,
         requests: &[NewPartitions<'_>],
@@ -335,6 +335,12 @@ impl<'a> Controller<'a> {
 
     fn more_partitions(&self, request: &NewPartitions<'_>, placement: &mut Placement<'_>) -> Result<Command, Refusal> {
         let topic = self.image.topic_by_name(request.name).ok_or_else(unknown_topic)?;
+        if names::is_internal(request.name) {
+            // Kafka does it, and its coordinators lose sight of what was committed: keys are placed by the number of partitions.
+            let message =
+                "The number of partitions of an internal topic is fixed: it says where each group's offsets are.";
+            return Err(Refusal::new(ErrorCode::InvalidTopic, message));
+        }
         let first = i32::try_from(topic.partitions.len()).expect("bounded by the limit of partitions");
         let more = i64::from(request.partition_count) - i64::from(first);
         if more < 1 {
