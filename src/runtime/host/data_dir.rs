@@ -6,9 +6,14 @@ use super::identity::{IDENTITY_FILE, IDENTITY_FILE_NEW, Identity, IdentityWanted
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Locked (flock) as long as a process uses the directory; holds its pid.
 const LOCK_FILE: &str = ".lock";
+/// How long a lock is waited for: a process that was just killed holds it until the kernel has ended its threads and rings.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// What may lie in a directory that is new to us: traces of a first start that was cut short, and what mkfs makes.
 const HARMLESS: &[&str] = &[LOCK_FILE, PROBE_FILE, IDENTITY_FILE_NEW, "lost+found"];
 
@@ -30,7 +35,7 @@ pub fn open_data_dirs(dirs: &[PathBuf], wanted: &IdentityWanted) -> Result<(Iden
         // Once before, so that no lock file is left in a directory that is not ours; and again when nobody else can
         // be about to make it theirs.
         inspect(dir)?;
-        locks.push(lock(dir, true)?.expect("the lock file is made where it is missing"));
+        locks.push(lock(dir, true, LOCK_PATIENCE)?.expect("the lock file is made where it is missing"));
         found.push(inspect(dir)?);
         direct_io(dir).map_err(|reason| unusable(dir, reason))?;
     }
@@ -57,7 +62,7 @@ pub fn check_data_dirs(dirs: &[PathBuf], wanted: &IdentityWanted) -> Result<Iden
         match present == dir {
             true => {
                 found.push(inspect(dir)?);
-                locks.push(lock(dir, false)?);
+                locks.push(lock(dir, false, Duration::ZERO)?);
             }
             false => found.push(None),
         }
@@ -117,8 +122,9 @@ fn inspect(dir: &Path) -> Result<Option<Identity>, HostError> {
     Ok(None)
 }
 
-/// Locks the directory. `None` where there is no lock file and none is to be made, so nobody holds it.
-fn lock(dir: &Path, create: bool) -> Result<Option<DataDirLock>, HostError> {
+/// Locks the directory, trying again for `patience` while another process holds it. `None` where there is no lock file and none is
+/// to be made, so nobody holds it.
+fn lock(dir: &Path, create: bool, patience: Duration) -> Result<Option<DataDirLock>, HostError> {
     let cannot =
         |error: io::Error| unusable(dir, format!("cannot be locked: {LOCK_FILE}: {error}; may this user write it?"));
     let opened = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(dir.join(LOCK_FILE));
@@ -126,10 +132,16 @@ fn lock(dir: &Path, create: bool) -> Result<Option<DataDirLock>, HostError> {
         Err(error) if !create && error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(cannot)?,
     };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(in_use(dir, &mut file)),
-        Err(TryLockError::Error(error)) => return Err(cannot(error)),
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => match in_use(dir, &mut file) {
+                HostError::DataDirInUse { .. } if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+                error => return Err(error),
+            },
+            Err(TryLockError::Error(error)) => return Err(cannot(error)),
+        }
     }
     if create {
         let mut note_pid = || {
@@ -145,7 +157,7 @@ fn lock(dir: &Path, create: bool) -> Result<Option<DataDirLock>, HostError> {
 fn in_use(dir: &Path, file: &mut File) -> HostError {
     let mut text = String::new();
     // The holder may be between locking and writing, and its pid is only for the message.
-    let _ = file.take(32).read_to_string(&mut text);
+    let _ = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));
     match text.trim().parse() {
         Ok(pid) if pid == std::process::id() => unusable(dir, "is given twice: name each data directory once"),
         pid => HostError::DataDirInUse { dir: dir.to_owned(), pid: pid.ok() },
@@ -234,6 +246,20 @@ mod tests {
         let dirs = [root.path().join("a"), root.path().join("a")];
         let message = open_data_dirs(&dirs, &any()).unwrap_err().to_string();
         assert!(message.contains("is given twice"), "{message}");
+    }
+
+    /// Its end comes while the directory is waited for, or before: either way there is no error.
+    #[test]
+    fn patience_outlasts_a_holder_that_goes_away() {
+        let root = root();
+        let holder = File::create(root.path().join(LOCK_FILE)).unwrap();
+        holder.lock().unwrap();
+        let leaver = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(holder);
+        });
+        open_data_dirs(&[root.path().to_owned()], &any()).unwrap();
+        leaver.join().unwrap();
     }
 
     #[test]
