@@ -165,6 +165,7 @@ mod tests {
     use super::*;
     use crate::cli::keys::{self, Kind, Value};
     use crate::cli::settings::{Override, default};
+    use crate::log::LogSettings;
 
     fn resolved(pairs: &[(&str, Value)]) -> Config {
         let overrides: Vec<Override> = pairs
@@ -210,6 +211,18 @@ mod tests {
                 assert_eq!(shown.validate(&plain(&value)), Ok(()), "{}", key.name);
             }
         }
+    }
+
+    #[test]
+    fn the_log_can_work_with_the_least_that_the_table_allows() {
+        let least = ["journal.file.bytes", "core.tail.memory.bytes"].map(|name| match keys::find(name).unwrap().kind {
+            Kind::Integer { min, .. } => (name, Value::Integer(min)),
+            _ => unreachable!("{name} is a size"),
+        });
+        let (_, Value::Integer(file_bytes)) = least[0] else { unreachable!("a size") };
+        let journal = ("journal.bytes", Value::Integer(4 * file_bytes));
+        let settings = LogSettings::of(&resolved(&[least[0].clone(), least[1].clone(), journal]));
+        assert_eq!(settings.check(), Ok(()));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::settings::Settings;
 use super::{example, relations};
 use crate::base::config::Config;
 use crate::base::exit::Exit;
-use crate::runtime::host::{self, DataDirLock, IdentityWanted};
+use crate::log::LogSettings;
+use crate::runtime::host::{self, DataDirLock, Identity, IdentityWanted};
 use std::time::Duration;
 
 /// How long a port may be taken by a broker that was just killed.
@@ -32,7 +33,7 @@ pub struct Prepared {
 pub fn prepare(args: &ServeArgs) -> Result<Prepared, StartError> {
     let (settings, cpus) = check_host(args)?;
     let (identity, locks) = host::open_data_dirs(&resolve::data_dirs(&settings), &identity_wanted(&settings))?;
-    let config = resolve::config(&settings, Facts { cpus, node_id: identity.node_id, cluster_id: identity.cluster_id });
+    let config = config(&settings, cpus, identity)?;
     host::check_address(&config.server.listen, PORT_PATIENCE)?;
     warn_of_memory_filesystems(&config);
     Ok(Prepared { config, locks })
@@ -45,13 +46,13 @@ pub fn prepare(args: &ServeArgs) -> Result<Prepared, StartError> {
 pub fn check(args: &ServeArgs) -> Result<String, StartError> {
     let (settings, cpus) = check_host(args)?;
     let identity = host::check_data_dirs(&resolve::data_dirs(&settings), &identity_wanted(&settings))?;
-    let listen = relations::address(&settings, "listeners").expect("it has a default");
-    host::check_address(&listen, Duration::ZERO)?;
+    let config = config(&settings, cpus, identity)?;
+    host::check_address(&config.server.listen, Duration::ZERO)?;
     Ok(format!(
         "# ready to start: node {}, {} cores on CPUs {}\n{}",
-        identity.node_id,
-        cpus.len(),
-        host::format_cpus(&cpus),
+        config.server.node_id.0,
+        config.core.cpus.len(),
+        host::format_cpus(&config.core.cpus),
         example::effective(&settings),
     ))
 }
@@ -69,6 +70,16 @@ fn check_host(args: &ServeArgs) -> Result<(Settings, Vec<usize>), StartError> {
         Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
     }
     Ok((settings, cpus))
+}
+
+/// The configuration in effect, once more checked by the log itself: the table's ranges and `relations` know less of it.
+fn config(settings: &Settings, cpus: Vec<usize>, identity: Identity) -> Result<Config, StartError> {
+    let Identity { node_id, cluster_id } = identity;
+    let config = resolve::config(settings, Facts { cpus, node_id, cluster_id });
+    match LogSettings::of(&config).check() {
+        Ok(()) => Ok(config),
+        Err(reason) => Err(StartError::new(Exit::Config, format!("the log cannot work with these settings: {reason}"))),
+    }
 }
 
 fn choose_cpus(settings: &Settings) -> Result<Vec<usize>, StartError> {

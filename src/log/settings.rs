@@ -1,9 +1,14 @@
 //! What the log is told: sizes of a core's journal and tail, and Kafka's per-topic segment settings. Holds no state.
 
+use crate::base::config::Config;
 use crate::base::limits::{DISK_BLOCK_BYTES, JOURNAL_FILE_BYTES};
 
 /// Smallest `journal_file_bytes` that makes sense: eight full commits. What works at all is asserted elsewhere.
 pub const JOURNAL_FILE_BYTES_MIN: u64 = 8 << 20;
+
+/// A start after a crash may take as much memory as this many tails: what waits for segments is in the tail, what they may lack after
+/// a crash is up to that and what was written since the last checkpoints.
+const RECOVERY_TAILS_MAX: usize = 3;
 
 /// Sizes for one core.
 #[derive(Clone, Debug)]
@@ -36,13 +41,27 @@ impl Default for LogSettings {
             pieces_in_flight_max: 8,
             index_cache_bytes: 16 << 20,
             flush_age_ms: 5_000,
-            recovery_bytes_max: 768 << 20,
+            recovery_bytes_max: RECOVERY_TAILS_MAX * (256 << 20),
         }
     }
 }
 
 impl LogSettings {
-    /// Says what is wrong, in words for whoever wrote the configuration.
+    /// What the configuration says of them; it says nothing of the others.
+    pub fn of(config: &Config) -> LogSettings {
+        LogSettings {
+            journal_file_bytes: config.journal.file_bytes,
+            journal_bytes: config.journal.bytes,
+            tail_bytes: config.core.tail_memory_bytes as usize,
+            recovery_bytes_max: RECOVERY_TAILS_MAX * config.core.tail_memory_bytes as usize,
+            ..LogSettings::default()
+        }
+    }
+
+    /// Whether a log can work with them. Asked once the configuration is known, before anything is opened.
+    ///
+    /// # Errors
+    /// What is wrong, in words for whoever wrote the configuration.
     pub fn check(&self) -> Result<(), String> {
         if self.journal_file_bytes < JOURNAL_FILE_BYTES_MIN {
             return Err(format!("a journal file must hold at least {JOURNAL_FILE_BYTES_MIN} bytes"));
@@ -90,6 +109,29 @@ impl Default for PartitionSettings {
             retention_ms: Some(7 * 24 * 3_600_000),
             retention_bytes: None,
             delete_delay_ms: 60_000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_log_cannot_work_with_is_refused_with_the_reason() {
+        let good = LogSettings::default();
+        assert_eq!(good.check(), Ok(()));
+        for (bad, reason) in [
+            (
+                LogSettings { journal_file_bytes: JOURNAL_FILE_BYTES_MIN - 4096, ..good.clone() },
+                "at least 8388608 bytes",
+            ),
+            (LogSettings { journal_file_bytes: JOURNAL_FILE_BYTES_MIN + 1, ..good.clone() }, "a multiple of 4096"),
+            (LogSettings { journal_bytes: good.journal_file_bytes * 2 - 1, ..good.clone() }, "room for two files"),
+            (LogSettings { tail_bytes: (1 << 20) - 1, ..good.clone() }, "need room"),
+        ] {
+            let said = bad.check().unwrap_err();
+            assert!(said.contains(reason), "{said}");
         }
     }
 }

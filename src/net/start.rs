@@ -39,9 +39,6 @@ use std::time::{Duration, Instant};
 const STOP_PATIENCE: Duration = Duration::from_millis(4500);
 /// How long a port may stay taken by a process that is just ending.
 const PORT_PATIENCE: Duration = Duration::from_secs(5);
-/// A start after a crash may take as much memory as this many tails: what waits for segments is in the tail, what they may lack after
-/// a crash is up to that and what was written since the last checkpoints.
-const RECOVERY_TAILS_MAX: usize = 3;
 
 /// Why the process ends, other than as asked.
 #[derive(Debug)]
@@ -347,13 +344,7 @@ fn shard_settings(common: &Common, core: CoreIndex) -> ShardSettings {
         port: common.advertised.port,
         data_dir: dirs[usize::from(core.0) % dirs.len()].clone(),
         data_dirs: dirs.clone(),
-        log: LogSettings {
-            journal_file_bytes: config.journal.file_bytes,
-            journal_bytes: config.journal.bytes,
-            tail_bytes: config.core.tail_memory_bytes as usize,
-            recovery_bytes_max: RECOVERY_TAILS_MAX * config.core.tail_memory_bytes as usize,
-            ..LogSettings::default()
-        },
+        log: LogSettings::of(config),
         groups: GroupSettings {
             session_timeout_ms_min: config.group.session_timeout_ms_min as i32,
             session_timeout_ms_max: config.group.session_timeout_ms_max as i32,
