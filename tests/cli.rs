@@ -1,7 +1,7 @@
 //! The real binary, from outside: what it says and which code it ends with, class by class.
 //!
-//! Recovery (9) and a failing disk (10) are provoked where the log is tested; a kernel without io_uring (7) cannot be had by a
-//! switch, its messages are tested at `runtime::host::kernel`.
+//! Recovery (9) and a failing disk (10) are `failures`; a kernel without io_uring (7) cannot be had by a switch for one process,
+//! its messages are tested at `runtime::host::kernel`.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A clean stop syncs and closes; more than this is a hang.
-const TERMINATE_DEADLINE: Duration = Duration::from_secs(30);
+const END_DEADLINE: Duration = Duration::from_secs(30);
 
 /// After SIGKILL the kernel may hold the port for a moment longer than the process lives.
 const REBIND_DEADLINE: Duration = Duration::from_secs(20);
@@ -124,18 +124,35 @@ impl Broker {
     ///
     /// Panics when it is down already, or has not ended after 30 s.
     pub fn terminate(&mut self) -> ExitStatus {
-        let mut process = self.process.take().expect("the broker runs");
+        let process = self.process.as_ref().expect("the broker runs");
         let pid = Pid::from_child(&process.child);
         kill_process(pid, Signal::TERM).expect("a child that was not waited for can be signalled");
+        self.ended()
+    }
+
+    /// Waits until the process has ended, for whatever reason, and returns how.
+    ///
+    /// Panics when it is down already, or has not ended after 30 s.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the broker runs");
         // Standard output closes with the process: wait for that instead of asking again and again.
-        let deadline = Instant::now() + TERMINATE_DEADLINE;
+        let deadline = Instant::now() + END_DEADLINE;
         while let Ok(_line) = process.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {}
         if Instant::now() >= deadline {
             process.child.kill().expect("a child that was not waited for can be signalled");
             process.child.wait().expect("a killed child ends");
-            panic!("the broker did not stop within {TERMINATE_DEADLINE:?} of SIGTERM\n{}", self.log_tail());
+            panic!("the broker did not end within {END_DEADLINE:?}\n{}", self.log_tail());
         }
         process.child.wait().expect("a child can be waited for")
+    }
+
+    /// Starts on the same data what is to end before it is ready, and returns how it ended.
+    pub fn start_in_vain(&mut self) -> ExitStatus {
+        assert!(self.process.is_none(), "the broker still runs");
+        let mut process = self.spawn();
+        assert_eq!(process.ready(), None, "the broker started");
+        self.process = Some(process);
+        self.ended()
     }
 
     /// Starts again on the same data and the same port, so that clients that live on find the broker.
