@@ -31,17 +31,21 @@ fn fetch(topic: &str, offset: i64) -> FetchRequest<'_> {
 
 /// A new client writes `value` and reads it back.
 fn serves(broker: &Broker, topic: &str, value: &[u8]) {
+    try_serve(broker, topic, value).expect("the broker answers");
+}
+
+/// As `serves`; fails where the broker closes the connection.
+fn try_serve(broker: &Broker, topic: &str, value: &[u8]) -> std::io::Result<()> {
     let mut raw = Raw::connect(broker.address());
-    raw.send(&frame(1, 9, &produce(topic, -1, &[(0, &batch(value))])));
-    let bytes = raw.reply();
+    let bytes = raw.try_ask(&frame(1, 9, &produce(topic, -1, &[(0, &batch(value))])))?;
     let (_, response): (i32, ProduceResponse<'_>) = read_response(&bytes, 9).expect("a reply");
     let part = &response.responses[0].partition_responses[0];
     assert_eq!(part.error_code, 0);
-    raw.send(&frame(2, 11, &fetch(topic, part.base_offset)));
-    let bytes = raw.reply();
+    let bytes = raw.try_ask(&frame(2, 11, &fetch(topic, part.base_offset)))?;
     let (_, response): (i32, FetchResponse<'_>) = read_response(&bytes, 11).expect("a reply");
     assert_eq!(response.responses[0].partitions[0].error_code, 0);
     assert!(bytes.windows(value.len()).any(|window| window == value), "what was written is read");
+    Ok(())
 }
 
 /// So many connections, fewer where this process may not open as many files.
@@ -108,6 +112,61 @@ fn ten_thousand_idle_connections_and_a_thousand_that_drip_are_served_around() {
     for stream in &mut dripping {
         stream.read_exact(&mut [0; 4]).expect("a request that came slowly is answered");
     }
+}
+
+#[test]
+fn unfinished_requests_do_not_keep_the_memory_that_others_need() {
+    // 16 MiB for each core; 1000 requests of 8 MiB of which 256 KiB come and then a byte now and then, 40 of which 2 MiB come.
+    let broker = Broker::start(Options {
+        journal_bytes: 64 << 20,
+        settings: "core.request.memory.bytes = 16777216\nmessage.max.bytes = 8000000".into(),
+        ..Options::default()
+    });
+    create_topic(broker.address(), "beside", 1, &[]);
+    let before = broker.resident_bytes();
+    let mut hoarders = connect_many(&broker, 1040);
+    let part = vec![0; 2 << 20];
+    for (at, stream) in hoarders.iter_mut().enumerate() {
+        stream.set_nonblocking(true).expect("a socket option");
+        let _ = stream.write(&(8i32 << 20).to_be_bytes());
+        let _ = stream.write(if at < 40 { &part } else { &part[..256 << 10] });
+    }
+    let large = vec![b'v'; 4 << 20];
+    for _ in 0..3 {
+        // One that waited for very long is closed, and as any client would, it asks again.
+        until("a good client is served", || {
+            for stream in &mut hoarders {
+                let _ = stream.write(&[0]);
+            }
+            try_serve(&broker, "beside", &large).ok()
+        });
+    }
+    // Two cores, each with its memory, one request over it, and half of it and one request for produces; what is in tails; buffers that
+    // double while they are copied; first buffers.
+    let bound = 2 * (16 + 8 + 8 + 8 + 8) * (1 << 20) + hoarders.len() as u64 * CONNECTION_BYTES + REST_BYTES;
+    let grown = broker.resident_bytes().saturating_sub(before);
+    assert!(grown <= bound, "{grown} bytes, over {bound}");
+    assert!(broker.log().contains("request memory is short"), "{}", broker.log_tail());
+}
+
+#[test]
+fn a_slow_request_is_nobodys_concern_while_there_is_memory() {
+    let broker = with("");
+    create_topic(broker.address(), "slow", 1, &[]);
+    let mut raw = Raw::connect(broker.address());
+    let request = frame(1, 9, &produce("slow", -1, &[(0, &batch(&vec![b'v'; 100_000]))]));
+    let (first, rest) = request.split_at(90_000);
+    raw.send(first);
+    // Longer than a slow request is suffered when memory is short, by the broker's own clock: four waits of others, one after the other.
+    let mut waits = fetch("slow", 0);
+    (waits.max_wait_ms, waits.min_bytes) = (1000, i32::MAX);
+    let mut other = Raw::connect(broker.address());
+    for id in 0..4 {
+        other.send(&frame(id, 11, &waits));
+        assert_eq!(other.reply_id(), id);
+    }
+    raw.send(rest);
+    assert_eq!(raw.reply_id(), 1);
 }
 
 #[test]

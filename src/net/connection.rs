@@ -2,6 +2,7 @@
 //!
 //! Replies leave in the order of the requests, whatever order they are ready in.
 
+use super::hoarding::{Holder, Pace};
 use super::inbound::{FIRST_BYTES, Inbound};
 use super::outbound::Outbound;
 use crate::base::time::Nanos;
@@ -13,10 +14,8 @@ use std::collections::VecDeque;
 /// Requests of one connection that may be worked on at once. More wait in its socket.
 const IN_FLIGHT_MAX: usize = 256;
 
-/// Less than this in a second is hardly anything ...
-const SLOW_BYTES: usize = 64 << 10;
-/// ... and so many such seconds are enough, where others wait for memory.
-const SLOW_TICKS_MAX: u8 = 5;
+/// The kernel takes this much ahead for a connection that we do not read, and more. A peer of which less waits there is not held up by us.
+const QUEUED_BYTES_MIN: usize = 32 << 10;
 
 /// How requests of a connection may overlap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,10 +44,8 @@ pub struct Connection {
     overlap: Overlap,
     /// Last time a byte moved.
     pub active: Nanos,
-    /// Bytes received since the last tick of its core.
-    pub received: usize,
-    /// Ticks in a row in which hardly anything of its request came.
-    pub slow_ticks: u8,
+    /// How the request that `inbound` holds arrives.
+    pub pace: Pace,
     /// Bytes of the core's request memory lent to `inbound`.
     pub lent: usize,
     /// The socket has more to read than was taken.
@@ -72,8 +69,7 @@ impl Connection {
             working: 0,
             overlap: Overlap::Alone,
             active: now,
-            received: 0,
-            slow_ticks: 0,
+            pace: Pace::new(now),
             lent: 0,
             readable: false,
             listed: false,
@@ -120,17 +116,25 @@ impl Connection {
         self.readable || !self.inbound.is_empty()
     }
 
-    /// Counts this tick if the connection holds memory for a request that hardly arrives, through nobody's fault but its peer's.
-    pub fn note_tick(&mut self) {
-        let received = std::mem::take(&mut self.received);
-        let awaits_peer = self.lent > FIRST_BYTES && !self.inbound.is_empty() && !self.readable && self.is_quiet();
-        let slow = awaits_peer && received < SLOW_BYTES;
-        self.slow_ticks = if slow { self.slow_ticks.saturating_add(1) } else { 0 };
-    }
-
-    /// Whether it has held memory for a slow request for so long that others who need it come first.
-    pub fn is_hoarding(&self) -> bool {
-        self.slow_ticks >= SLOW_TICKS_MAX
+    /// Looks at how its request arrives, if it holds memory for one that cannot start.
+    pub fn look_at_pace(&mut self, id: u64, request_bytes_max: usize, now: Nanos) -> Option<Holder> {
+        if self.inbound.is_empty() {
+            return None;
+        }
+        // A length that cannot be is found where it is received.
+        let missing = self.inbound.missing(request_bytes_max).ok()?;
+        let (held_up, waits) = if missing > 0 {
+            let queued = if self.starved { self.socket.queued_bytes() } else { 0 };
+            (queued >= missing.min(QUEUED_BYTES_MIN), queued > 0)
+        } else if self.starved || self.lent <= FIRST_BYTES {
+            // It waits for the disk, or holds next to nothing.
+            return None;
+        } else {
+            // It waits for an earlier one of its own connection.
+            (true, false)
+        };
+        self.pace.look(held_up, now);
+        Some(Holder { connection: id, bytes: self.lent, pace: self.pace, waits })
     }
 
     /// Nothing is being worked on and nothing waits to be sent.

@@ -2,6 +2,7 @@
 
 mod budget;
 mod connection;
+mod hoarding;
 mod inbound;
 pub mod outbound;
 mod quiet;

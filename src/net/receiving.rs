@@ -3,6 +3,7 @@
 //! When to look at a connection is the server's decision; this is one look.
 
 use super::connection::Overlap;
+use super::hoarding::Pace;
 use super::inbound::{FIRST_BYTES, FrameError, LENGTH_BYTES, frame_bytes};
 use super::server::{Phase, SCRATCH_BYTES, Server};
 use crate::api::dispatch::Frame;
@@ -112,7 +113,7 @@ impl Server {
             Err(_) => return Received::Closed,
         };
         connection.active = now.mono;
-        connection.received += read;
+        connection.pace.receive(read);
         // Less than was offered: the socket is empty, and its watch reports when that changes.
         connection.readable = read == offered;
         self.counters.received_bytes += read as u64;
@@ -165,6 +166,8 @@ impl Server {
     /// Starts the requests at the front of `bytes` that are whole and may start; returns how many bytes they were.
     fn take_frames(&mut self, id: u64, bytes: &[u8], owner: Option<&Bytes>, now: Now) -> Result<usize, String> {
         let Some(connection) = self.connections.find(id) else { return Ok(bytes.len()) };
+        // What is left of `bytes` in the end is another request than what was held before.
+        connection.pace = Pace::new(now.mono);
         let mut shard = self.shard.borrow_mut();
         let (mut at, mut starves) = (0, false);
         while let Some(prefix) = bytes[at..].first_chunk::<LENGTH_BYTES>() {

@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::connection::Connection;
+use super::hoarding::{self, Fault, Holder};
 use super::inbound::Inbound;
 use super::outbound::{Progress, Sender};
 use super::quiet::RateLimit;
@@ -57,8 +58,10 @@ pub struct ServerCounters {
     pub starved: u64,
     pub idle_closed: u64,
     pub refused_connections: u64,
-    /// Connections closed because they held memory that others waited for.
-    pub hoarders_closed: u64,
+    /// Connections closed because their requests arrived slowly and others waited for memory.
+    pub slow_closed: u64,
+    /// Connections closed because they could not be lent memory, or their turn did not come, for too long.
+    pub held_up_closed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -224,8 +227,12 @@ impl Server {
             let peer = connection.socket.peer().map_or("unknown".to_owned(), |peer| peer.to_string());
             tracing::warn!(peer, "connection closed: {why}");
         }
+        self.close_in_order(id);
+    }
+
+    /// Takes nothing more from a connection, and closes it when what it has asked before is answered, as if it had been read one by one.
+    fn close_in_order(&mut self, id: u64) {
         match self.connections.find(id) {
-            // What came before it is answered first, as if it had been read one by one.
             Some(connection) if !connection.is_quiet() => {
                 connection.closing = true;
                 connection.inbound = Inbound::default();
@@ -331,11 +338,11 @@ impl Server {
         for listener in std::mem::take(&mut self.resting) {
             self.accept_again(listener);
         }
+        let mut holders = Vec::new();
         for id in self.connections.ids() {
             let connection = self.connections.find(id).expect("just listed");
             let quiet_ms = now.mono.since(connection.active) / 1_000_000;
             connection.inbound.shrink();
-            connection.note_tick();
             // One that waits in a long poll is not idle; one that does not read its replies is.
             let waits = !connection.is_quiet() && connection.outbound.is_empty();
             if !waits && self.settings.idle_ms_max.is_some_and(|most| quiet_ms > most) {
@@ -343,22 +350,34 @@ impl Server {
                 self.close(id);
             } else {
                 self.lend(id);
+                let connection = self.connections.find(id).expect("not closed");
+                holders.extend(connection.look_at_pace(id, self.settings.request_bytes_max, now.mono));
             }
         }
-        if !self.starved.is_empty() {
-            self.close_hoarders(now);
-        }
+        self.close_hoarders(&holders, now);
     }
 
-    /// Requests that hardly arrive hold the memory that others wait for: they go, all of them, since those that wait may be no better.
-    fn close_hoarders(&mut self, now: Now) {
-        for id in self.connections.ids() {
-            let connection = self.connections.find(id).expect("just listed");
-            if connection.is_hoarding() {
-                let bytes = connection.lent;
-                self.counters.hoarders_closed += 1;
-                self.close_bad(id, &format!("a request that hardly arrives holds {bytes} bytes, and others wait"), now);
-            }
+    /// Closes those that keep memory from others. One line for all: they come by the thousand.
+    fn close_hoarders(&mut self, holders: &[Holder], now: Now) {
+        let closed = hoarding::to_close(holders, now.mono);
+        if closed.is_empty() {
+            return;
+        }
+        let bytes: usize = closed.iter().map(|(holder, _)| holder.bytes).sum();
+        let slow = closed.iter().filter(|(_, fault)| *fault == Fault::Slow).count();
+        let held_up = closed.len() - slow;
+        let waiting = holders.iter().filter(|holder| holder.waits).count();
+        tracing::warn!(
+            slow,
+            held_up,
+            bytes,
+            waiting,
+            "request memory is short: connections closed that hold it unused"
+        );
+        self.counters.slow_closed += slow as u64;
+        self.counters.held_up_closed += held_up as u64;
+        for (holder, _) in closed {
+            self.close_in_order(holder.connection);
         }
     }
 

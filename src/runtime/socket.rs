@@ -113,6 +113,14 @@ impl Socket {
         unsafe { libc::shutdown(self.descriptor(), libc::SHUT_RDWR) };
     }
 
+    /// Bytes that have come and were not read. 0 where the kernel cannot say.
+    pub fn queued_bytes(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: writes one int into `bytes`, which lives through the call.
+        let asked = unsafe { libc::ioctl(self.descriptor(), libc::FIONREAD, &raw mut bytes) };
+        if asked < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
+    }
+
     /// Reads what is there into `first`, then `second`. 0 is the end of the stream.
     ///
     /// # Errors

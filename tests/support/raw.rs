@@ -6,7 +6,7 @@ use ringlog::protocol::frame::write_request;
 use ringlog::protocol::messages::api_versions::ApiVersionsRequest;
 use ringlog::protocol::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use ringlog::protocol::writer::Writer;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -66,11 +66,21 @@ impl Raw {
 
     /// The next frame from the broker, without its length.
     pub fn reply(&mut self) -> Vec<u8> {
+        self.try_reply().expect("the broker answers whole")
+    }
+
+    fn try_reply(&mut self) -> io::Result<Vec<u8>> {
         let mut length = [0; 4];
-        self.stream.read_exact(&mut length).expect("the broker answers");
+        self.stream.read_exact(&mut length)?;
         let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
-        self.stream.read_exact(&mut bytes).expect("the broker answers whole");
-        bytes
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Sends a request and returns its reply; fails where the broker may close the connection instead.
+    pub fn try_ask(&mut self, request: &[u8]) -> io::Result<Vec<u8>> {
+        self.stream.write_all(request)?;
+        self.try_reply()
     }
 
     /// The correlation id of the next frame.
