@@ -82,6 +82,19 @@ fn frames_of_impossible_length_close_the_connection() {
 }
 
 #[test]
+fn large_frames_of_anything_but_produce_close_the_connection_when_their_key_has_come() {
+    let broker = start();
+    let announce = |bytes: i32, key: i16| [&bytes.to_be_bytes()[..], &key.to_be_bytes()].concat();
+    closes(&broker, &announce((8 << 20) + 1, 3), "of API key 3 is over 8388608 bytes");
+    closes(&broker, &announce(30 << 20, -7), "of API key -7 is over 8388608 bytes");
+    // One that is as large as may be and holds as many empty names as there is room for: more than may be decoded.
+    let names = ((8 << 20) - 10 - 4) / 2;
+    let body = [&i32::to_be_bytes(names)[..], &vec![0; 2 * names as usize]].concat();
+    closes(&broker, &request(3, 1, &body), "cannot be read");
+    serves(&broker);
+}
+
+#[test]
 fn a_flood_of_bad_frames_is_cut_in_the_log() {
     let broker = start();
     for _ in 0..500 {

@@ -6,6 +6,10 @@ pub const REQUEST_BYTES_MIN: usize = 8;
 /// Largest request frame by default (`socket.request.max.bytes`, Kafka's default).
 pub const REQUEST_BYTES_MAX: usize = 100 << 20;
 
+/// Largest request frame of all APIs but Produce, which alone carries records. Kafka has one bound for all, but it does not make tables
+/// of what it reads. This holds a Fetch of every partition that a broker may have, at 33 bytes each and their topics' ids.
+pub const OTHER_REQUEST_BYTES_MAX: usize = 8 << 20;
+
 /// O_DIRECT writes start, end and lie in memory at multiples of this: the largest logical block of common disks.
 pub const DISK_BLOCK_BYTES: usize = 4096;
 
@@ -32,6 +36,11 @@ pub const DECODE_BYTES_BASE: usize = 64 << 10;
 
 /// ... and for each byte of the frame this much more. The densest element is an empty string: 1 byte on the wire, 16 in memory.
 pub const DECODE_BYTES_PER_BYTE: usize = 16;
+
+/// ... and never more than this: a Produce of 100 MiB is a few large batches, not 50 million empty partitions.
+/// One partition of a Fetch takes about 64 bytes, so that one of all partitions of a broker takes half of it.
+pub const DECODE_BYTES_MAX: usize = 32 << 20;
+
 /// Producers whose sequence numbers one partition remembers; beyond that the longest silent are forgotten. A forgotten producer
 /// goes on undisturbed but its retries are not recognised any more. About 3 MiB of a core's memory when full.
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 16_384;
@@ -51,6 +60,8 @@ const MEMBER_ID_BYTES_MAX: usize = GROUP_STRING_BYTES_MAX + 1 + 36;
 
 const _: () = assert!(MEMBER_ID_BYTES_MAX <= i16::MAX as usize);
 const _: () = assert!(TOPIC_NAME_BYTES_MAX <= i16::MAX as usize);
+const _: () = assert!(OTHER_REQUEST_BYTES_MAX >= PARTITIONS_PER_BROKER_MAX * 40);
+const _: () = assert!(DECODE_BYTES_MAX >= PARTITIONS_PER_BROKER_MAX * 160);
 const _: () = assert!(JOURNAL_FILE_BYTES >= REQUEST_BYTES_MAX + JOURNAL_OVERHEAD_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX.is_multiple_of(DISK_BLOCK_BYTES));
 const _: () = assert!(SEGMENT_PIECE_BYTES.is_multiple_of(DISK_BLOCK_BYTES));

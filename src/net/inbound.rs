@@ -3,13 +3,15 @@
 //! It never reads a socket itself and never looks into a request. Memory is taken as bytes arrive, whatever length a frame
 //! announces.
 
-use crate::base::limits::REQUEST_BYTES_MIN;
+use crate::base::limits::{OTHER_REQUEST_BYTES_MAX, REQUEST_BYTES_MIN};
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
 
 /// Bytes of the length in front of a frame.
 pub const LENGTH_BYTES: usize = 4;
+/// The key of Produce, with which a frame begins.
+const PRODUCE: [u8; 2] = [0, 0];
 /// The first memory that a partial frame gets; after that it doubles until the frame fits.
 pub const FIRST_BYTES: usize = 4 << 10;
 
@@ -18,6 +20,7 @@ pub const FIRST_BYTES: usize = 4 << 10;
 pub enum FrameError {
     TooShort(i32),
     TooLong { bytes: u32, bytes_max: usize },
+    OtherTooLong { key: i16, bytes: u32 },
     Negative(i32),
     Tls,
     Http,
@@ -30,6 +33,10 @@ impl fmt::Display for FrameError {
             FrameError::TooLong { bytes, bytes_max } => {
                 write!(f, "a frame of {bytes} bytes is over socket.request.max.bytes={bytes_max}")
             }
+            FrameError::OtherTooLong { key, bytes } => write!(
+                f,
+                "a frame of {bytes} bytes of API key {key} is over {OTHER_REQUEST_BYTES_MAX} bytes, which is the most for all but Produce"
+            ),
             FrameError::Negative(bytes) => write!(f, "a frame of {bytes} bytes: this is not Kafka's protocol"),
             FrameError::Tls => write!(f, "a TLS hello on a plaintext listener; set security.protocol=PLAINTEXT"),
             FrameError::Http => write!(f, "an HTTP request on a Kafka listener"),
@@ -37,8 +44,25 @@ impl fmt::Display for FrameError {
     }
 }
 
-/// Length of the frame whose first four bytes are `prefix`, without those four.
-pub fn frame_bytes(prefix: [u8; LENGTH_BYTES], bytes_max: usize) -> Result<usize, FrameError> {
+/// Whether a frame, without its length, is a Produce. Every frame holds at least a key.
+pub fn is_produce(frame: &[u8]) -> bool {
+    frame.starts_with(&PRODUCE)
+}
+
+/// Length of the frame at the front of `bytes`, without the four bytes of the length itself; `None` if not even those are there.
+/// A frame that is too long is refused as soon as its length shows that, or its key.
+pub fn frame_bytes(bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, FrameError> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    let length = checked_length(*prefix, bytes_max)?;
+    match rest.first_chunk() {
+        Some(&key) if key != PRODUCE && length > OTHER_REQUEST_BYTES_MAX => {
+            Err(FrameError::OtherTooLong { key: i16::from_be_bytes(key), bytes: length as u32 })
+        }
+        _ => Ok(Some(length)),
+    }
+}
+
+fn checked_length(prefix: [u8; LENGTH_BYTES], bytes_max: usize) -> Result<usize, FrameError> {
     match &prefix {
         // A TLS record: handshake (22), version 3.x.
         [22, 3, 0..=4, _] => return Err(FrameError::Tls),
@@ -131,11 +155,10 @@ impl Inbound {
 
     /// Bytes that are still missing from the first frame held, 0 if it is whole. The length itself counts, too.
     pub fn missing(&self, bytes_max: usize) -> Result<usize, FrameError> {
-        let Some(prefix) = self.bytes().first_chunk() else {
+        let Some(frame) = frame_bytes(self.bytes(), bytes_max)? else {
             return Ok(LENGTH_BYTES - self.filled);
         };
-        let whole = LENGTH_BYTES + frame_bytes(*prefix, bytes_max)?;
-        Ok(whole.saturating_sub(self.filled))
+        Ok((LENGTH_BYTES + frame).saturating_sub(self.filled))
     }
 
     /// How much larger the memory must become before some of `missing` bytes can be received. 0: there is room.
@@ -167,18 +190,32 @@ mod tests {
     #[test]
     fn lengths_out_of_bounds_are_refused() {
         let max = 100;
-        assert_eq!(frame_bytes(8i32.to_be_bytes(), max), Ok(8));
-        assert_eq!(frame_bytes(7i32.to_be_bytes(), max), Err(FrameError::TooShort(7)));
-        assert_eq!(frame_bytes(100i32.to_be_bytes(), max), Ok(100));
-        assert_eq!(frame_bytes(101i32.to_be_bytes(), max), Err(FrameError::TooLong { bytes: 101, bytes_max: 100 }));
-        assert_eq!(frame_bytes((-1i32).to_be_bytes(), max), Err(FrameError::Negative(-1)));
+        assert_eq!(frame_bytes(&8i32.to_be_bytes(), max), Ok(Some(8)));
+        assert_eq!(frame_bytes(&8i32.to_be_bytes()[..3], max), Ok(None));
+        assert_eq!(frame_bytes(&7i32.to_be_bytes(), max), Err(FrameError::TooShort(7)));
+        assert_eq!(frame_bytes(&100i32.to_be_bytes(), max), Ok(Some(100)));
+        assert_eq!(frame_bytes(&101i32.to_be_bytes(), max), Err(FrameError::TooLong { bytes: 101, bytes_max: 100 }));
+        assert_eq!(frame_bytes(&(-1i32).to_be_bytes(), max), Err(FrameError::Negative(-1)));
+    }
+
+    #[test]
+    fn frames_other_than_produce_have_a_smaller_bound() {
+        let begin = |length: usize, key: i16| [&(length as u32).to_be_bytes()[..], &key.to_be_bytes()].concat();
+        let (most, max) = (OTHER_REQUEST_BYTES_MAX, 100 << 20);
+        let refused = |key| Err(FrameError::OtherTooLong { key, bytes: most as u32 + 1 });
+        assert_eq!(frame_bytes(&begin(most + 1, 0), max), Ok(Some(most + 1)), "a Produce");
+        for key in [1, 3, 256, -1, i16::MAX] {
+            assert_eq!(frame_bytes(&begin(most, key), max), Ok(Some(most)));
+            assert_eq!(frame_bytes(&begin(most + 1, key), max), refused(key));
+        }
+        assert_eq!(frame_bytes(&begin(most + 1, 3)[..5], max), Ok(Some(most + 1)), "its key has not come");
     }
 
     #[test]
     fn other_protocols_are_named() {
-        assert_eq!(frame_bytes([22, 3, 1, 2], 100), Err(FrameError::Tls));
-        assert_eq!(frame_bytes(*b"GET ", 100), Err(FrameError::Http));
-        assert_eq!(frame_bytes(*b"PRI ", 100), Err(FrameError::Http), "HTTP/2");
+        assert_eq!(frame_bytes(&[22, 3, 1, 2], 100), Err(FrameError::Tls));
+        assert_eq!(frame_bytes(b"GET ", 100), Err(FrameError::Http));
+        assert_eq!(frame_bytes(b"PRI ", 100), Err(FrameError::Http), "HTTP/2");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::connection::Overlap;
 use super::hoarding::Pace;
-use super::inbound::{FIRST_BYTES, FrameError, LENGTH_BYTES, frame_bytes};
+use super::inbound::{FIRST_BYTES, FrameError, LENGTH_BYTES, frame_bytes, is_produce};
 use super::server::{Phase, SCRATCH_BYTES, Server};
 use crate::api::dispatch::Frame;
 use crate::api::{Tag, Verdict};
@@ -170,9 +170,8 @@ impl Server {
         connection.pace = Pace::new(now.mono);
         let mut shard = self.shard.borrow_mut();
         let (mut at, mut starves) = (0, false);
-        while let Some(prefix) = bytes[at..].first_chunk::<LENGTH_BYTES>() {
-            let length =
-                frame_bytes(*prefix, self.settings.request_bytes_max).map_err(|error: FrameError| error.to_string())?;
+        let next = |at: usize| frame_bytes(&bytes[at..], self.settings.request_bytes_max);
+        while let Some(length) = next(at).map_err(|error: FrameError| error.to_string())? {
             let Some(frame) = bytes[at + LENGTH_BYTES..].get(..length) else { break };
             let overlap = overlap_of(frame);
             if !connection.may_start(overlap) {
@@ -205,9 +204,8 @@ impl Server {
     }
 }
 
-/// Key 0 is Produce; a frame holds at least a key.
 fn overlap_of(frame: &[u8]) -> Overlap {
-    if frame[..2] == [0, 0] { Overlap::Produce } else { Overlap::Alone }
+    if is_produce(frame) { Overlap::Produce } else { Overlap::Alone }
 }
 
 /// What came of one look at a connection's socket.

@@ -3,7 +3,7 @@
 use super::error::DecodeError;
 use super::writer::Records;
 use crate::base::ids::TopicId;
-use crate::base::limits::{DECODE_BYTES_BASE, DECODE_BYTES_PER_BYTE, STRING_BYTES_MAX};
+use crate::base::limits::{DECODE_BYTES_BASE, DECODE_BYTES_MAX, DECODE_BYTES_PER_BYTE, STRING_BYTES_MAX};
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
@@ -19,7 +19,7 @@ impl<'a> Reader<'a> {
     /// Reads `frame`, which stands without its length prefix.
     pub fn new(frame: &'a [u8]) -> Reader<'a> {
         let budget_bytes = frame.len().saturating_mul(DECODE_BYTES_PER_BYTE).saturating_add(DECODE_BYTES_BASE);
-        Reader { rest: frame, budget_bytes }
+        Reader { rest: frame, budget_bytes: budget_bytes.min(DECODE_BYTES_MAX) }
     }
 
     /// What has not been read yet.
@@ -267,6 +267,17 @@ mod tests {
         frame.resize(4 + count as usize, 0);
         let decoded = Reader::new(&frame).array(false, 1, |r| Ok([u64::from(r.bool()?); 8]));
         assert_eq!(decoded, Err(DecodeError::Budget));
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_the_bytes_of_the_frame() {
+        let decode = |count: usize| {
+            let frame = [&u32::to_be_bytes(count as u32)[..], &vec![0; 2 * count]].concat();
+            Reader::new(&frame).array(false, 2, |r| r.string(false)).map(|strings| strings.len())
+        };
+        let most = DECODE_BYTES_MAX / size_of::<&str>();
+        assert_eq!(decode(most), Ok(most));
+        assert_eq!(decode(most + 1), Err(DecodeError::Budget));
     }
 
     #[test]
