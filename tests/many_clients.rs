@@ -220,6 +220,47 @@ fn peers_that_do_not_read_cost_a_bounded_amount_and_get_all_when_they_do() {
 }
 
 #[test]
+fn peers_that_do_not_read_go_when_the_records_they_keep_are_too_many() {
+    let broker = with("core.tail.memory.bytes = 8388608\nmessage.max.bytes = 2000000");
+    create_topic(broker.address(), "beside", 1, &[]);
+    // Each keeps other records than the rest: what is in memory is what was written last. What the kernel takes of so many replies is
+    // far less than all of them.
+    let replies = 40;
+    let mut deaf = Vec::new();
+    for offset in 0..40 {
+        let mut raw = Raw::connect(broker.address());
+        let bytes =
+            raw.try_ask(&frame(1, 9, &produce("beside", -1, &[(0, &batch(&[b'v'; 1_000_000]))]))).expect("a reply");
+        let (_, response): (i32, ProduceResponse<'_>) = read_response(&bytes, 9).expect("a reply");
+        assert_eq!(response.responses[0].partition_responses[0].base_offset, offset);
+        let mut part = fetch("beside", offset);
+        part.topics[0].partitions[0].partition_max_bytes = 1;
+        raw.send(&frame(7, 11, &part).repeat(replies));
+        // The first reply is on its way, so that the others follow while this batch is in memory.
+        raw.stream().peek(&mut [0]).expect("the broker answers");
+        deaf.push(raw);
+    }
+    until("replies that nobody reads are given up", || {
+        broker.log().contains("memory for records is short").then_some(())
+    });
+    let whole =
+        deaf.into_iter().filter_map(|mut raw| (0..replies).all(|_| raw.try_reply().is_ok()).then_some(())).count();
+    assert!(whole < 40, "some were closed");
+    serves(&broker, "beside", b"after");
+}
+
+#[test]
+fn a_peer_that_sends_but_does_not_read_is_idle() {
+    let broker = with("connections.max.idle.ms = 1000");
+    create_topic(broker.address(), "beside", 1, &[]);
+    serves(&broker, "beside", &[b'v'; 500_000]);
+    let mut deaf = Raw::connect(broker.address());
+    deaf.send(&frame(7, 11, &fetch("beside", 0)).repeat(200));
+    let request = api_versions(1);
+    until("the connection is closed", || deaf.try_send(&request).is_err().then_some(()));
+}
+
+#[test]
 fn idle_connections_are_closed_and_long_polls_are_not_idle() {
     let broker = with("connections.max.idle.ms = 1000");
     create_topic(broker.address(), "beside", 1, &[]);

@@ -42,10 +42,12 @@ pub struct Connection {
     working: usize,
     /// The kind of the requests in `in_flight` that are being worked on.
     overlap: Overlap,
-    /// Last time a byte moved.
+    /// Last time a byte moved; of its replies, while some are unsent.
     pub active: Nanos,
     /// How the request that `inbound` holds arrives.
     pub pace: Pace,
+    /// How what `outbound` holds leaves.
+    pub sending: Pace,
     /// Bytes of the core's request memory lent to `inbound`.
     pub lent: usize,
     /// The socket has more to read than was taken.
@@ -70,6 +72,7 @@ impl Connection {
             overlap: Overlap::Alone,
             active: now,
             pace: Pace::new(now),
+            sending: Pace::new(now),
             lent: 0,
             readable: false,
             listed: false,
@@ -135,6 +138,16 @@ impl Connection {
         };
         self.pace.look(held_up, now);
         Some(Holder { connection: id, bytes: self.lent, pace: self.pace, waits })
+    }
+
+    /// Looks at how its replies leave. True if they keep memory, and for long nobody has read them.
+    pub fn look_at_sending(&mut self, now: Nanos) -> bool {
+        if self.outbound.is_empty() {
+            self.sending = Pace::new(now);
+        } else {
+            self.sending.look(self.outbound.awaits_disk(), now);
+        }
+        self.outbound.keeps_memory() && self.sending.is_unread(now)
     }
 
     /// Nothing is being worked on and nothing waits to be sent.

@@ -1,4 +1,4 @@
-//! Whose requests have to go when others wait for request memory.
+//! Whose requests have to go when others wait for request memory, and whose replies when memory for records is short.
 //!
 //! Pure: it is told how requests arrive and says which connections are to be closed. Kafka lends memory to a request (with
 //! `queued.max.request.bytes`) for as long as its peer likes; one that stops in the middle keeps it until the connection is idle.
@@ -14,34 +14,42 @@ const SLOW_MS_MAX: u64 = 2000;
 /// ticks after it began to wait nobody is left who waited before it.
 const HELD_UP_MS_MAX: u64 = 10_000;
 
-/// How a request arrives, as seen by one who looks from time to time.
+/// A reply that was not read for so long, at the pace of a slow request, goes when the records that it keeps in memory are too many.
+const UNREAD_MS_MAX: u64 = 10_000;
+
+/// How a request arrives, or replies leave, as seen by one who looks from time to time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pace {
     /// From here on it has not got on; invariant: `since <= looked`.
     since: Nanos,
     looked: Nanos,
-    /// Bytes that came since `looked`.
-    received: usize,
-    /// What is missing is not its peer's doing: it waits for memory, or for its turn.
+    /// Bytes that moved since `looked`.
+    moved: usize,
+    /// What is missing is not its peer's doing: it waits for memory, for its turn or for the disk.
     held_up: bool,
 }
 
 impl Pace {
-    /// Of a request that begins now.
+    /// Of what begins now.
     pub fn new(now: Nanos) -> Pace {
-        Pace { since: now, looked: now, received: 0, held_up: false }
+        Pace { since: now, looked: now, moved: 0, held_up: false }
     }
 
-    pub fn receive(&mut self, bytes: usize) {
-        self.received += bytes;
+    pub fn advance(&mut self, bytes: usize) {
+        self.moved += bytes;
     }
 
     /// One that was fast enough since the last look, or whose hold-up has begun or ended, has time again from here on.
     pub fn look(&mut self, held_up: bool, now: Nanos) {
         let wanted = BYTES_PER_SECOND_MIN * u128::from(now.since(self.looked)) / 1_000_000_000;
-        let gets_on = held_up != self.held_up || self.received as u128 >= wanted;
+        let gets_on = held_up != self.held_up || self.moved as u128 >= wanted;
         let since = if gets_on { now } else { self.since };
-        *self = Pace { since, looked: now, received: 0, held_up };
+        *self = Pace { since, looked: now, moved: 0, held_up };
+    }
+
+    /// Whether replies of this pace are as good as not read.
+    pub fn is_unread(&self, now: Nanos) -> bool {
+        !self.held_up && now.since(self.since) >= UNREAD_MS_MAX * 1_000_000
     }
 
     fn fault(&self, now: Nanos) -> Option<Fault> {
@@ -130,7 +138,7 @@ mod tests {
         for (seconds, slow_at) in cases {
             let mut pace = Pace::new(Nanos(0));
             let found = (1..).zip(seconds).find(|&(second, &received)| {
-                pace.receive(received);
+                pace.advance(received);
                 pace.look(false, Nanos::from_ms(second * 1000));
                 pace.fault(Nanos::from_ms(second * 1000)) == Some(Fault::Slow)
             });
@@ -159,6 +167,21 @@ mod tests {
         assert_eq!(pace.fault(Nanos::from_ms(12_000)), Some(Fault::Slow));
     }
 
+    #[test]
+    fn replies_that_are_hardly_read_are_unread_but_not_while_the_disk_is_awaited() {
+        for (per_second, reading, expected) in
+            [(0, false, true), (65_535, false, true), (65_536, false, false), (0, true, false)]
+        {
+            let mut pace = Pace::new(Nanos(0));
+            for second in 1..=30 {
+                pace.advance(per_second);
+                pace.look(reading, Nanos::from_ms(second * 1000));
+                let unread = pace.is_unread(Nanos::from_ms(second * 1000));
+                assert_eq!(unread, expected && second >= 10, "{per_second} bytes/s, {reading}, {second} s");
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -185,7 +208,7 @@ mod tests {
             let (mut pace, mut now_ms) = (Pace::new(Nanos(0)), 0);
             for (ms, more) in steps {
                 now_ms += ms;
-                pace.receive((ms * 65_536 / 1000) as usize + 1 + more);
+                pace.advance((ms * 65_536 / 1000) as usize + 1 + more);
                 pace.look(false, Nanos::from_ms(now_ms));
                 prop_assert_eq!(pace.fault(Nanos::from_ms(now_ms)), None);
             }
@@ -198,7 +221,7 @@ mod tests {
             let (mut pace, mut now_ms) = (Pace::new(Nanos(0)), 0);
             for (ms, received, held_up) in before {
                 now_ms += ms;
-                pace.receive(received);
+                pace.advance(received);
                 pace.look(held_up, Nanos::from_ms(now_ms));
             }
             let patience = if held_up { HELD_UP_MS_MAX } else { SLOW_MS_MAX };

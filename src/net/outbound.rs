@@ -42,6 +42,12 @@ pub struct SentBytes {
     pub direct: u64,
 }
 
+impl SentBytes {
+    pub fn sum(&self) -> u64 {
+        self.memory + self.sendfile + self.splice + self.direct
+    }
+}
+
 /// What sending needs of its core.
 pub struct Sender {
     pub ring: Ring,
@@ -108,6 +114,16 @@ impl Outbound {
     /// Whether so much waits for the peer to read that it gets nothing more for now.
     pub fn is_full(&self) -> bool {
         self.queue.len() >= UNSENT_PIECES_MAX || self.memory_bytes >= UNSENT_BYTES_MAX
+    }
+
+    /// Whether it is a disk, and not the peer, that must do something next.
+    pub fn awaits_disk(&self) -> bool {
+        matches!(self.cold, Cold::InFlight)
+    }
+
+    /// Whether it keeps memory alive: records of a tail, or what was read around the page cache.
+    pub fn keeps_memory(&self) -> bool {
+        self.memory_bytes > 0 || matches!(self.cold, Cold::Memory { .. })
     }
 
     pub fn push(&mut self, piece: Piece<File>) {

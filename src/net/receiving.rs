@@ -112,8 +112,11 @@ impl Server {
             }
             Err(_) => return Received::Closed,
         };
-        connection.active = now.mono;
-        connection.pace.receive(read);
+        // While replies are unread, only reading them shows that somebody is there.
+        if connection.outbound.is_empty() {
+            connection.active = now.mono;
+        }
+        connection.pace.advance(read);
         // Less than was offered: the socket is empty, and its watch reports when that changes.
         connection.readable = read == offered;
         self.counters.received_bytes += read as u64;

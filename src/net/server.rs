@@ -23,7 +23,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The receive buffer of a core: frames that are whole are read where they lie in it.
 pub(super) const SCRATCH_BYTES: usize = 512 << 10;
@@ -31,6 +31,9 @@ pub(super) const SCRATCH_BYTES: usize = 512 << 10;
 const TICK_MS: u64 = 1000;
 /// How long requests may take to end when the broker stops.
 const DRAIN_MS: u64 = 2000;
+/// Memory for records that is in use, in units of what tails may take, from which on replies that nobody reads must go. Commits and
+/// replies that are read take some, too.
+const RECORD_MEMORY_FACTOR: usize = 2;
 /// How often finished requests may make room for others within one turn.
 const ROUNDS_MAX: usize = 16;
 
@@ -39,6 +42,7 @@ const ROUNDS_MAX: usize = 16;
 pub struct ServerSettings {
     pub request_bytes_max: usize,
     pub request_memory_bytes: usize,
+    pub tail_memory_bytes: usize,
     /// `connections.max.idle.ms`; `None` keeps idle connections.
     pub idle_ms_max: Option<u64>,
     /// Connections of this core; further ones are closed at once.
@@ -62,6 +66,8 @@ pub struct ServerCounters {
     pub slow_closed: u64,
     /// Connections closed because they could not be lent memory, or their turn did not come, for too long.
     pub held_up_closed: u64,
+    /// Connections closed because their unread replies kept too many records in memory.
+    pub unread_closed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +91,8 @@ pub struct Parts {
     pub settings: ServerSettings,
     /// Set when the process is to end.
     pub stop: Arc<AtomicBool>,
+    /// How many cores are short of memory for records: replies of any core may keep it.
+    pub short_cores: Arc<AtomicUsize>,
 }
 
 pub struct Server {
@@ -96,6 +104,9 @@ pub struct Server {
     sender: Sender,
     pub(super) settings: ServerSettings,
     stop: Arc<AtomicBool>,
+    short_cores: Arc<AtomicUsize>,
+    /// This core is one of `short_cores`.
+    is_short: bool,
     listeners: Vec<TcpListener>,
     /// Listeners that accept again at the next tick.
     resting: Vec<u32>,
@@ -117,7 +128,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(parts: Parts) -> Server {
-        let Parts { ring, helper, mailboxes, shard, api, sender, settings, stop } = parts;
+        let Parts { ring, helper, mailboxes, shard, api, sender, settings, stop, short_cores } = parts;
         Server {
             ring,
             helper,
@@ -126,6 +137,8 @@ impl Server {
             api,
             sender,
             stop,
+            short_cores,
+            is_short: false,
             listeners: Vec::new(),
             resting: Vec::new(),
             connections: Slab::default(),
@@ -246,10 +259,12 @@ impl Server {
     fn pump(&mut self, id: u64, now: Now) {
         let Some(connection) = self.connections.find(id) else { return };
         let Connection { outbound, socket, .. } = connection;
-        let (before, was_full) = (self.sender.sent, outbound.is_full());
+        let (before, was_full) = (self.sender.sent.sum(), outbound.is_full());
         let progress = outbound.pump(socket, id, &mut self.sender);
-        if self.sender.sent != before {
+        let sent = self.sender.sent.sum() - before;
+        if sent > 0 {
             connection.active = now.mono;
+            connection.sending.advance(sent as usize);
         }
         // The peer has read: requests that waited for that go on, though nothing more may come from its socket.
         let goes_on = was_full && !connection.outbound.is_full() && connection.has_input();
@@ -338,11 +353,14 @@ impl Server {
         for listener in std::mem::take(&mut self.resting) {
             self.accept_again(listener);
         }
-        let mut holders = Vec::new();
+        let (mut holders, mut unread) = (Vec::new(), Vec::new());
         for id in self.connections.ids() {
             let connection = self.connections.find(id).expect("just listed");
             let quiet_ms = now.mono.since(connection.active) / 1_000_000;
             connection.inbound.shrink();
+            if connection.look_at_sending(now.mono) {
+                unread.push(id);
+            }
             // One that waits in a long poll is not idle; one that does not read its replies is.
             let waits = !connection.is_quiet() && connection.outbound.is_empty();
             if !waits && self.settings.idle_ms_max.is_some_and(|most| quiet_ms > most) {
@@ -355,6 +373,28 @@ impl Server {
             }
         }
         self.close_hoarders(&holders, now);
+        self.close_unread(&unread);
+    }
+
+    /// Closes those whose replies nobody reads, if any core has more records in memory than it should.
+    fn close_unread(&mut self, unread: &[u64]) {
+        let bytes = self.sender.pool.used_bytes();
+        let is_short = bytes > RECORD_MEMORY_FACTOR * self.settings.tail_memory_bytes;
+        match (self.is_short, is_short) {
+            (false, true) => drop(self.short_cores.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.short_cores.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        self.is_short = is_short;
+        if unread.is_empty() || self.short_cores.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let closed = unread.len();
+        tracing::warn!(closed, bytes, "memory for records is short: connections closed that do not read their replies");
+        self.counters.unread_closed += closed as u64;
+        for &id in unread {
+            self.close(id);
+        }
     }
 
     /// Closes those that keep memory from others. One line for all: they come by the thousand.

@@ -31,7 +31,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender as ChannelSender, channel};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,8 @@ struct Common {
     board: Arc<StartBoard>,
     postbox: Arc<Postbox<Message<File>>>,
     stop: Arc<AtomicBool>,
+    /// How many cores are short of memory for records.
+    short_cores: Arc<AtomicUsize>,
     advertised: HostPort,
     started: ChannelSender<(CoreIndex, Result<Started, Failure>)>,
 }
@@ -90,6 +92,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         board: StartBoard::new(count),
         postbox: Postbox::new(usize::from(count)),
         stop: Arc::new(AtomicBool::new(false)),
+        short_cores: Arc::default(),
         advertised,
         started: sender,
         config,
@@ -287,6 +290,7 @@ async fn run_core(runtime: CoreRuntime, listener: TcpListener, common: Arc<Commo
     let settings = ServerSettings {
         request_bytes_max: config.network.request_bytes_max,
         request_memory_bytes: config.core.request_memory_bytes as usize,
+        tail_memory_bytes: config.core.tail_memory_bytes as usize,
         idle_ms_max: config.network.idle_ms_max,
         connections_max: config.network.connections_max.map_or(usize::MAX, |most| (most as usize).div_ceil(cores)),
     };
@@ -301,6 +305,7 @@ async fn run_core(runtime: CoreRuntime, listener: TcpListener, common: Arc<Commo
         sender,
         settings,
         stop: common.stop.clone(),
+        short_cores: common.short_cores.clone(),
     });
     server.serve(listener);
     turn::run(&mut server, &runtime.ring, &runtime.tasks).await;

@@ -69,7 +69,7 @@ impl Raw {
         self.try_reply().expect("the broker answers whole")
     }
 
-    fn try_reply(&mut self) -> io::Result<Vec<u8>> {
+    pub fn try_reply(&mut self) -> io::Result<Vec<u8>> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
@@ -79,8 +79,12 @@ impl Raw {
 
     /// Sends a request and returns its reply; fails where the broker may close the connection instead.
     pub fn try_ask(&mut self, request: &[u8]) -> io::Result<Vec<u8>> {
-        self.stream.write_all(request)?;
+        self.try_send(request)?;
         self.try_reply()
+    }
+
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     /// The correlation id of the next frame.
