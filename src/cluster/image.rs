@@ -113,6 +113,11 @@ impl Image {
         self.by_name.values().map(|id| &self.topics[id])
     }
 
+    /// Topics by id, from `first` on.
+    pub(super) fn topics_from(&self, first: TopicId) -> impl Iterator<Item = &Topic> {
+        self.topics.range(first..).map(|(_, topic)| topic)
+    }
+
     pub fn partition(&self, id: PartitionId) -> Option<&Partition> {
         self.topic(id.topic)?.partitions.get(usize::try_from(id.index).ok()?)
     }
@@ -139,6 +144,11 @@ impl Image {
     /// What was set for one broker while it ran, or for all (`None`).
     pub fn broker_overrides(&self, node: Option<NodeId>) -> &Overrides {
         self.broker_configs.get(&node).unwrap_or(&NO_OVERRIDES)
+    }
+
+    /// All that was set so; nobody's is the one for all brokers.
+    pub(super) fn all_broker_overrides(&self) -> impl Iterator<Item = (Option<NodeId>, &Overrides)> {
+        self.broker_configs.iter().map(|(&node, overrides)| (node, overrides))
     }
 
     /// All levels of one broker's configuration; `statics` is what its process was started with.
@@ -273,35 +283,6 @@ impl Image {
         }
     }
 
-    /// Commands that make this image from an empty one.
-    pub fn snapshot(&self) -> Vec<Command> {
-        let mut commands = Vec::with_capacity(self.brokers.len() + self.topics.len() + 2);
-        if !self.cluster_id.is_empty() {
-            commands.push(Command::InitCluster { cluster_id: self.cluster_id.clone() });
-        }
-        commands.extend(self.brokers.iter().map(|(&node, broker)| Command::RegisterBroker {
-            node,
-            host: broker.host.clone(),
-            port: broker.port,
-            core_count: broker.core_count,
-        }));
-        commands.extend(
-            self.broker_configs
-                .iter()
-                .map(|(&node, overrides)| Command::SetBrokerConfigs { node, changes: as_changes(overrides) }),
-        );
-        if self.next_producer_id > 0 {
-            commands.push(Command::AllocateProducerIds { first: 0, count: self.next_producer_id });
-        }
-        commands.extend(self.topics.values().map(|topic| Command::CreateTopic {
-            id: topic.id,
-            name: topic.name.clone(),
-            partitions: topic.partitions.clone(),
-            configs: as_changes(&topic.configs),
-        }));
-        commands
-    }
-
     /// The image that `snapshot` was taken of, when that was at `version`.
     ///
     /// # Errors
@@ -329,10 +310,6 @@ fn change(overrides: &mut Overrides, changes: &[ConfigChange]) {
             None => overrides.remove(name),
         };
     }
-}
-
-fn as_changes(overrides: &Overrides) -> Vec<ConfigChange> {
-    overrides.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect()
 }
 
 #[cfg(test)]

@@ -7,3 +7,4 @@ pub mod configs;
 pub mod controller;
 pub mod image;
 pub mod names;
+pub mod snapshot;

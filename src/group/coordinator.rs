@@ -3,16 +3,18 @@
 //! Pure: the shard performs the actions, tells of their outcomes, and calls again when the time has come.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 
 use super::classic::{Group, GroupId};
 use super::context::Context;
 use super::persist::{AppendToken, InFlight, Write};
-use super::records::{self, Decoded, Record, RecordError};
+use super::records::{self, Decoded, RecordError};
 use super::reply::{Action, JoinGroupReply, Reply, SyncGroupReply};
 use super::request::{Input, JoinGroup, ListGroups, Request};
 use super::settings::GroupSettings;
+use super::snapshot::{Filling, SliceLimit, SnapshotCursor, SnapshotSlice};
 use super::timers::{Deadline, Subject, TimerKey, Timers};
 use super::{RequestId, describe, expiry, join, leave, offsets, rebalance, sync};
 use crate::base::error::ErrorCode;
@@ -115,12 +117,24 @@ impl Groups {
         Ok(())
     }
 
-    /// All that a partition's log must hold, as of what is durable: the log may be rewritten as these records, followed by
-    /// those of the appends that are in flight. Empty for a partition that is not loaded.
-    pub fn snapshot(&self, partition: i32) -> Vec<Record> {
-        let loaded = self.partitions.get(&partition).filter(|partition| !partition.is_loading);
-        let groups = loaded.into_iter().flat_map(|partition| partition.groups.values());
-        groups.flat_map(Group::snapshot).collect()
+    /// A slice of all that a partition's log must hold, beginning at `from`, or at the start where that is `None`. Empty for a
+    /// partition that is not loaded.
+    ///
+    /// A key that has an append on its way is passed over: every append made since before the first slice must be behind
+    /// the place where the log shall start.
+    pub fn snapshot(&self, partition: i32, from: Option<&SnapshotCursor>, limit: SliceLimit) -> SnapshotSlice {
+        let mut slice = Filling::new(limit);
+        let Some(loaded) = self.partitions.get(&partition).filter(|partition| !partition.is_loading) else {
+            return slice.end(None);
+        };
+        let first = from.map_or(Bound::Unbounded, |from| Bound::Included(&from.group));
+        for (id, group) in loaded.groups.range::<GroupId, _>((first, Bound::Unbounded)) {
+            let within = from.filter(|from| from.group == *id).and_then(|from| from.offset.as_ref());
+            if let Some(next) = slice.take(group, within) {
+                return slice.end(Some(next));
+            }
+        }
+        slice.end(None)
     }
 
     /// The partition that serves the request.

@@ -4,7 +4,7 @@
 //! append to a partition of `__consumer_offsets`. No clock, no randomness, no I/O, no wire formats.
 //!
 //! A request's way: `request` → `coordinator` → `join` · `rebalance` · `sync` · `leave` · `offsets` · `expiry` · `describe`
-//! → `persist` (what must be durable first) → `reply`.
+//! → `persist` (what must be durable first) → `reply`. `snapshot` turns the durable state into records again.
 
 mod classic;
 mod context;
@@ -21,6 +21,7 @@ mod records;
 mod reply;
 mod request;
 mod settings;
+mod snapshot;
 mod subscription;
 mod sync;
 mod timers;
@@ -32,6 +33,7 @@ pub use records::{CommittedOffset, Record, RecordError};
 pub use reply::*;
 pub use request::*;
 pub use settings::GroupSettings;
+pub use snapshot::{SliceLimit, SnapshotCursor, SnapshotSlice};
 
 /// A request that waits for its reply. Drawn by the caller, opaque here, not used again while it waits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

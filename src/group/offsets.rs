@@ -1,6 +1,7 @@
 //! The offsets of one group: what is committed and what is on its way to the log. Commit and fetch; expiry is `expiry`.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::RequestId;
 use super::classic::{Group, GroupState};
@@ -41,6 +42,21 @@ impl OffsetTable {
         self.topics.iter().flat_map(|(topic, slots)| {
             let committed = |(partition, slot): (&i32, _)| Some((topic.as_str(), *partition, Slot::committed(slot)?));
             slots.iter().filter_map(committed)
+        })
+    }
+
+    /// Every slot from `from` on, in the same order, with what is committed there if no append is on its way.
+    pub fn iter_settled(
+        &self,
+        from: Option<&(String, i32)>,
+    ) -> impl Iterator<Item = (&str, i32, Option<&CommittedOffset>)> {
+        let (first, within) = from.map_or(("", i32::MIN), |(topic, partition)| (topic.as_str(), *partition));
+        let topics = self.topics.range::<str, _>((Bound::Included(first), Bound::Unbounded));
+        topics.flat_map(move |(topic, slots)| {
+            let from = if topic == first { within } else { i32::MIN };
+            slots.range(from..).map(move |(partition, slot)| {
+                (topic.as_str(), *partition, slot.committed.as_ref().filter(|_| slot.in_flight == 0))
+            })
         })
     }
 

@@ -149,17 +149,6 @@ impl Group {
         }
     }
 
-    /// The records that hold the group's durable state.
-    pub fn snapshot(&self) -> Vec<Record> {
-        let metadata =
-            self.stored.as_ref().map(|value| Record { key: records::group_key(&self.id), value: Some(value.clone()) });
-        let offsets = self.offsets.iter().map(|(topic, partition, committed)| Record {
-            key: records::offset_key(&self.id, topic, partition),
-            value: Some(records::offset_value(committed)),
-        });
-        metadata.into_iter().chain(offsets).collect()
-    }
-
     /// The append `sequence` is durable: its writes count, and whoever waited for it is answered.
     pub fn on_durable(&mut self, cx: &mut Context, sequence: u64, append: InFlight) {
         for write in append.writes {

@@ -17,6 +17,13 @@ pub struct Record {
     pub value: Option<Bytes>,
 }
 
+impl Record {
+    /// Of key and value.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// An offset as it was committed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommittedOffset {
