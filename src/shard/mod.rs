@@ -16,6 +16,7 @@ mod own;
 mod partition;
 mod produce;
 pub mod producer_ids;
+mod replay;
 pub mod slab;
 pub mod startup;
 

@@ -8,14 +8,13 @@ use crate::base::time::Now;
 use crate::cluster::configs::{Overrides, TopicConfig};
 use crate::cluster::image::Topic;
 use crate::cluster::names::CLUSTER_METADATA;
-use crate::log::{CoreLog, LogIndex, Opening, Recovered, partition_dir_name};
+use crate::log::{LogIndex, Opening, Recovered, partition_dir_name};
 use crate::partition::append::AppendState;
 use crate::partition::epochs::LeaderEpochs;
 use crate::partition::producers::Producers;
 use crate::partition::waiters::OffsetWaiters;
 use crate::partition::watermark::Watermark;
-use crate::ports::{Disk, Piece};
-use bytes::{Bytes, BytesMut};
+use crate::ports::Disk;
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -26,9 +25,6 @@ pub struct RecoveredPartition {
     pub recovered: Recovered,
     pub producers: Producers,
 }
-
-/// Bytes of a log read at once when the broker replays its own records.
-const REPLAY_BYTES: usize = 1 << 20;
 
 impl<D: Disk> Shard<D> {
     /// Makes an empty partition that this core owns, unless it is open already.
@@ -213,53 +209,6 @@ impl<D: Disk> Shard<D> {
             }
         });
     }
-}
-
-/// Gives `each` every batch of a partition from its start to `end`, in order.
-///
-/// # Errors
-/// A read that fails, in words.
-pub(super) async fn replay_log<D: Disk>(
-    log: &CoreLog<D>,
-    disk: &D,
-    index: LogIndex,
-    end: Offset,
-    mut each: impl FnMut(&Bytes),
-) -> Result<(), String> {
-    let mut offset = log.start_offset(index);
-    while offset < end {
-        let read = match log.read(index, offset, REPLAY_BYTES, end, true) {
-            Ok(read) => read,
-            Err(crate::log::ReadError::NotLoaded) => {
-                log.load(index, offset, end).await.map_err(|error| error.to_string())?;
-                continue;
-            }
-            Err(error) => return Err(format!("offset {offset} cannot be read: {error:?}")),
-        };
-        let before = offset;
-        // Together: a batch may begin in the file and end in memory, or lie across two chunks of the tail.
-        let mut bytes = BytesMut::with_capacity(read.bytes as usize);
-        for piece in read.pieces {
-            match piece {
-                Piece::Memory(memory) => bytes.extend_from_slice(&memory),
-                Piece::File { file, position, bytes: wanted } => {
-                    let from_file = disk.read(&file, position, wanted as usize).await;
-                    bytes.extend_from_slice(&from_file.map_err(|error| error.to_string())?);
-                }
-            }
-        }
-        let bytes = bytes.freeze();
-        for (header, batch) in crate::base::batch::batches(&bytes) {
-            if header.base_offset >= before {
-                each(&bytes.slice_ref(batch));
-                offset = header.next_offset();
-            }
-        }
-        if offset == before {
-            return Err(format!("nothing could be read at offset {offset}"));
-        }
-    }
-    Ok(())
 }
 
 impl std::fmt::Debug for World {

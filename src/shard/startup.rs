@@ -7,25 +7,24 @@
 use super::apply::is_metadata;
 use super::control::{CONTROLLER_CORE, Controlled, Controlling};
 use super::groups::Coordinating;
-use super::open::{RecoveredPartition, replay_log};
+use super::open::RecoveredPartition;
 use super::own::OwnAppends;
 use super::producer_ids::HandingOut;
+use super::replay::read_commands;
 use super::slab::Slab;
 use super::{Outbox, Shard, ShardSettings, World};
 use crate::base::ids::{PartitionId, TopicId};
 use crate::base::limits::PRODUCERS_PER_PARTITION_MAX;
-use crate::base::record::records;
 use crate::base::time::Nanos;
 use crate::cluster::commands::Command;
 use crate::cluster::controller::Controller;
 use crate::cluster::image::Image;
 use crate::cluster::names::CONSUMER_OFFSETS;
-use crate::group::{Groups, Input};
+use crate::group::Groups;
 use crate::log::{CoreLog, Replay, ScannedJournal, recover, recover_from_segments, remove_leftovers, scan};
 use crate::partition::producers::Producers;
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::Disk;
-use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -114,7 +113,7 @@ impl StartBoard {
     }
 }
 
-fn io(error: impl std::fmt::Display) -> StartFailure {
+pub(super) fn io(error: impl std::fmt::Display) -> StartFailure {
     StartFailure::Io(error.to_string())
 }
 
@@ -376,38 +375,6 @@ async fn open_metadata<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, board: &StartBoar
     Ok(())
 }
 
-async fn read_commands<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, id: PartitionId) -> Result<Vec<Command>, StartFailure> {
-    let mut commands = Vec::new();
-    let mut bad = None;
-    for_each_record(shard, id, |_, value| match Command::decode(value.unwrap_or_default()) {
-        Ok(command) => commands.push(command),
-        Err(error) => bad = Some(format!("a command of the metadata log cannot be read: {error:?}")),
-    })
-    .await?;
-    match bad {
-        Some(bad) => Err(StartFailure::Damaged(bad)),
-        None => Ok(commands),
-    }
-}
-
-/// Reads all records of a partition that the broker writes itself.
-async fn for_each_record<D: Disk>(
-    shard: &Rc<RefCell<Shard<D>>>,
-    id: PartitionId,
-    mut each: impl FnMut(Option<&[u8]>, Option<&[u8]>),
-) -> Result<(), StartFailure> {
-    let (log, disk, index, end) = {
-        let this = shard.borrow();
-        let Some(slot) = this.slot(id) else { return Ok(()) };
-        let partition = &this.partitions[slot as usize];
-        (this.log.clone(), this.disk.clone(), partition.log, partition.watermark.high_watermark())
-    };
-    let read = replay_log(&log, &disk, index, end, |batch| {
-        records(batch).for_each(|record| each(record.key, record.value));
-    });
-    read.await.map_err(|error| io(format!("partition {id}: {error}")))
-}
-
 /// Cores other than the controller's take the image over.
 fn take_image<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, commands: &[Command]) -> Result<(), StartFailure> {
     let mut this = shard.borrow_mut();
@@ -532,28 +499,4 @@ async fn load_groups<D: Disk>(shard: &Rc<RefCell<Shard<D>>>) -> Result<(), Start
         Shard::load_group_partition(shard, id).await?;
     }
     Ok(())
-}
-
-impl<D: Disk> Shard<D> {
-    /// Replays one partition of `__consumer_offsets` into the coordinator.
-    pub(super) async fn load_group_partition(
-        shard: &Rc<RefCell<Shard<D>>>,
-        id: PartitionId,
-    ) -> Result<(), StartFailure> {
-        let now = (shard.borrow().world.now)();
-        shard.borrow_mut().group_step(Input::LoadStarted(id.index), now);
-        let target = shard.clone();
-        for_each_record(shard, id, |key, value| {
-            let Some(key) = key else { return };
-            let (key, value) = (Bytes::copy_from_slice(key), value.map(Bytes::copy_from_slice));
-            let replayed = target.borrow_mut().coordinating.groups.replay(id.index, &key, value.as_ref());
-            if let Err(error) = replayed {
-                tracing::warn!(partition = id.index, ?error, "a record of __consumer_offsets is passed over");
-            }
-        })
-        .await?;
-        let now = (shard.borrow().world.now)();
-        shard.borrow_mut().group_step(Input::LoadFinished(id.index), now);
-        Ok(())
-    }
 }
