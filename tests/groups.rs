@@ -26,6 +26,7 @@ use ringlog::protocol::messages::offset_fetch::{
 use ringlog::protocol::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse};
 use std::time::{Duration, Instant};
 use support::wire::Wire;
+use support::clients::until;
 use support::{Broker, Options};
 
 /// A consumer's subscription to "orders", in version 0 of its protocol.
@@ -46,7 +47,11 @@ struct Member {
 
 /// A broker with the topic "orders" and a coordinator for groups.
 fn start() -> (Broker, Wire) {
-    let broker = Broker::start(Options::default());
+    start_with(Options::default())
+}
+
+fn start_with(options: Options) -> (Broker, Wire) {
+    let broker = Broker::start(options);
     let mut wire = Wire::connect(broker.address(), "admin");
     let topic = MetadataRequestTopic { name: Some("orders"), ..Default::default() };
     let made = wire
@@ -462,6 +467,42 @@ fn groups_and_offsets_outlive_a_crash() {
     let mut wire = Wire::connect(broker.address(), "consumer");
     assert_eq!(committed(&mut wire, 8, "lasting"), (21, "note".to_owned()));
     assert_eq!(leave(&mut wire, 5, &member), NONE);
+}
+
+/// Base offset of the oldest segment of a partition of the broker's own.
+fn oldest_segment(broker: &Broker, topic: &str) -> Option<i64> {
+    let partitions = std::fs::read_dir(broker.data_dir().join("partitions")).ok()?.flatten();
+    let dir = partitions.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains(topic))?;
+    let files = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name());
+    files.filter_map(|name| name.to_str()?.strip_suffix(".log")?.parse().ok()).min()
+}
+
+#[test]
+fn the_brokers_own_logs_begin_anew_and_keep_what_counts() {
+    let settings = "internal.log.growth.bytes = 4096\noffsets.topic.num.partitions = 1\n\
+                    log.retention.check.interval.ms = 100\nlog.segment.delete.delay.ms = 0";
+    let (mut broker, mut wire) = start_with(Options { settings: settings.into(), ..Options::default() });
+    assert_eq!(commit(&mut wire, 8, &newcomer("early"), &[("orders", 3)]), [NONE]);
+    for offset in 1..=400 {
+        assert_eq!(commit(&mut wire, 8, &newcomer("busy"), &[("orders", offset)]), [NONE]);
+    }
+    for _ in 0..100 {
+        let topic = MetadataRequestTopic { name: Some("passing"), ..Default::default() };
+        let make = MetadataRequest { topics: Some(vec![topic]), allow_auto_topic_creation: true, ..Default::default() };
+        assert_eq!(wire.ask(4, &make).topics[0].error_code, NONE);
+        let delete = DeleteTopicsRequest { topic_names: vec!["passing"], timeout_ms: 10_000, ..Default::default() };
+        assert_eq!(wire.ask(4, &delete).responses[0].error_code, NONE);
+    }
+    broker.kill9();
+    broker.restart();
+
+    let mut wire = Wire::connect(broker.address(), "consumer");
+    assert_eq!((committed(&mut wire, 8, "busy").0, committed(&mut wire, 8, "early").0), (400, 3));
+    let names: Vec<_> = wire.ask(4, &MetadataRequest::default()).topics.iter().map(|topic| topic.name).collect();
+    assert_eq!(names, [Some("__consumer_offsets"), Some("orders")]);
+    for topic in ["__consumer_offsets", "__cluster_metadata"] {
+        until(topic, || oldest_segment(&broker, topic).filter(|base| *base > 100));
+    }
 }
 
 /// The setting is for making the topic; were it taken for its number of partitions, groups would be looked for elsewhere.

@@ -78,6 +78,8 @@ pub struct ServerConfig {
     pub data_dirs: Vec<PathBuf>,
     /// `disk.reserve.bytes`: below this much free space in a data directory, produce is refused there.
     pub disk_reserve_bytes: u64,
+    /// `internal.log.growth.bytes`: growth of the broker's own logs, after which they begin anew.
+    pub internal_log_growth_bytes: u64,
 }
 
 /// How bytes that are neither in the tail nor in the page cache reach a socket.

@@ -31,6 +31,7 @@ pub fn config(settings: &Settings, facts: Facts) -> Config {
             advertise: address(settings, "advertised.listeners"),
             data_dirs: data_dirs(settings),
             disk_reserve_bytes: values.u64("disk.reserve.bytes"),
+            internal_log_growth_bytes: values.u64("internal.log.growth.bytes"),
         },
         core: core(&values, facts.cpus),
         journal: JournalConfig { bytes: values.u64("journal.bytes"), file_bytes: values.u64("journal.file.bytes") },

@@ -117,24 +117,22 @@ impl Groups {
         Ok(())
     }
 
-    /// A slice of all that a partition's log must hold, beginning at `from`, or at the start where that is `None`. Empty for a
+    /// A slice of all that a partition's log must hold, beginning at `from`, or at the start where that is `None`. `None` for a
     /// partition that is not loaded.
     ///
     /// A key that has an append on its way is passed over: every append made since before the first slice must be behind
     /// the place where the log shall start.
-    pub fn snapshot(&self, partition: i32, from: Option<&SnapshotCursor>, limit: SliceLimit) -> SnapshotSlice {
+    pub fn snapshot(&self, partition: i32, from: Option<&SnapshotCursor>, limit: SliceLimit) -> Option<SnapshotSlice> {
+        let loaded = self.partitions.get(&partition).filter(|partition| !partition.is_loading)?;
         let mut slice = Filling::new(limit);
-        let Some(loaded) = self.partitions.get(&partition).filter(|partition| !partition.is_loading) else {
-            return slice.end(None);
-        };
         let first = from.map_or(Bound::Unbounded, |from| Bound::Included(&from.group));
         for (id, group) in loaded.groups.range::<GroupId, _>((first, Bound::Unbounded)) {
             let within = from.filter(|from| from.group == *id).and_then(|from| from.offset.as_ref());
             if let Some(next) = slice.take(group, within) {
-                return slice.end(Some(next));
+                return Some(slice.end(Some(next)));
             }
         }
-        slice.end(None)
+        Some(slice.end(None))
     }
 
     /// The partition that serves the request.

@@ -3,6 +3,7 @@
 use super::core::{CoreLog, State};
 use super::error::{LogError, Refused};
 use super::journal::format::Kind;
+use super::partition::Mode;
 use super::segment::Segment;
 use super::settings::PartitionSettings;
 use super::{LogIndex, deletion};
@@ -34,6 +35,20 @@ impl<D: Disk> CoreLog<D> {
         })
         .await?;
         self.until_durable().await
+    }
+
+    /// Closes the active segment, so that what follows lies in another and all before it can be deleted. Does nothing where
+    /// that one is empty, or records are being cut off.
+    pub fn roll(&self, log: LogIndex) {
+        let mut state = self.0.state.borrow_mut();
+        let State { slots, writer, .. } = &mut *state;
+        let partition = slots.get_mut(log.0 as usize).and_then(Option::as_mut);
+        if let Some(partition) =
+            partition.filter(|partition| partition.mode == Mode::Open && partition.active().bytes > 0)
+        {
+            partition.roll(partition.end_offset);
+            writer.enqueue(log, partition);
+        }
     }
 
     /// Puts other settings in force: at once for the next append and retention.

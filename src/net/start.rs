@@ -363,6 +363,7 @@ fn shard_settings(common: &Common, core: CoreIndex) -> ShardSettings {
         statics: config.statics.clone(),
         retention_check_ms: config.topic.retention_check_ms,
         disk_reserve_bytes: config.server.disk_reserve_bytes,
+        own_log_growth_bytes: config.server.internal_log_growth_bytes,
     }
 }
 

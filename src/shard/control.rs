@@ -114,6 +114,8 @@ pub enum Controlled {
 pub(super) struct Controlling {
     waiting: VecDeque<(Option<Origin>, Control)>,
     current: Option<Current>,
+    /// Nothing is decided: a snapshot is being written, which must be of one image.
+    held: bool,
 }
 
 /// A request whose commands are on their way.
@@ -129,6 +131,16 @@ impl Controlling {
     pub fn is_idle(&self) -> bool {
         self.current.is_none() && self.waiting.is_empty()
     }
+
+    /// Nothing is decided until `release_control`, once what is in progress has come to its end.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// No commands are on their way to the log or to a core.
+    pub fn is_quiet(&self) -> bool {
+        self.current.is_none()
+    }
 }
 
 impl<D: Disk> Shard<D> {
@@ -140,7 +152,8 @@ impl<D: Disk> Shard<D> {
     }
 
     fn next_control(&mut self, now: Now) {
-        while self.controlling.current.is_none()
+        while !self.controlling.held
+            && self.controlling.current.is_none()
             && let Some((origin, control)) = self.controlling.waiting.pop_front()
         {
             let (commands, answer) = self.decide(&control);
@@ -150,6 +163,12 @@ impl<D: Disk> Shard<D> {
                 self.begin_commands(origin, commands, answer, now);
             }
         }
+    }
+
+    /// Decides again, beginning with what has waited.
+    pub(super) fn release_control(&mut self, now: Now) {
+        self.controlling.held = false;
+        self.next_control(now);
     }
 
     pub(super) fn begin_commands(

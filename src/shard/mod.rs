@@ -18,6 +18,7 @@ mod produce;
 pub mod producer_ids;
 mod replay;
 pub mod slab;
+mod snapshots;
 pub mod startup;
 
 pub use crate::group::GroupSettings;
@@ -40,6 +41,7 @@ use partition::Partition;
 use produce::{BackloggedPart, WaitingProduce};
 use producer_ids::HandingOut;
 use slab::Slab;
+use snapshots::Snapshots;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -80,6 +82,9 @@ pub struct ShardSettings {
     pub retention_check_ms: u64,
     /// Produce is refused while the disk has less than this.
     pub disk_reserve_bytes: u64,
+    /// A log of the broker's own is begun anew with a snapshot when it has grown by more than this, and by more than a
+    /// few times its state.
+    pub own_log_growth_bytes: u64,
 }
 
 /// Messages that a turn has produced, for the caller to move on.
@@ -116,6 +121,7 @@ pub struct Shard<D: Disk> {
     controlling: Controlling,
     coordinating: Coordinating,
     handing_out: HandingOut,
+    snapshots: Snapshots,
     /// The other cores do not run yet: commands are applied here alone.
     starting: bool,
     next_tick: Nanos,
@@ -236,6 +242,7 @@ impl<D: Disk> Shard<D> {
             self.next_tick = now.mono.plus_ms(TICK_MS);
             self.tick(now);
         }
+        self.write_snapshots(now);
         if let Err(fatal) = self.log.end_of_turn(now) {
             self.fail(&fatal);
         }

@@ -96,6 +96,7 @@ impl<D: Disk> Shard<D> {
             rules: append_rules(config),
             epochs,
             producing: OffsetWaiters::default(),
+            growth: None,
         };
         let slot = match self.vacant_slots.pop() {
             Some(slot) => {

@@ -31,6 +31,10 @@ impl OwnAppends {
     pub fn has_durable(&self) -> bool {
         !self.durable.is_empty()
     }
+
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
 }
 
 impl<D: Disk> Shard<D> {
@@ -58,14 +62,19 @@ impl<D: Disk> Shard<D> {
                     self.own_refused(whose, ErrorCode::KafkaStorageError, now);
                 }
                 Ok(()) => {
-                    let header = BatchHeader::read(&batch).expect("we built it");
-                    let state = &mut self.partitions[slot as usize].state;
-                    let placement = state.place_own(header.record_count.unsigned_abs());
-                    self.own.appended.push_back((slot, placement.next_offset, whose));
-                    self.append(slot, &header, &batch, placement.base_offset);
+                    self.place_own(slot, &batch, Some(whose));
                 }
             }
         }
+    }
+
+    /// Appends a batch of ours that the log has admitted; `whose` is told when it is durable.
+    pub(super) fn place_own(&mut self, slot: u32, batch: &[u8], whose: Option<OwnAppend>) {
+        let header = BatchHeader::read(batch).expect("we built it");
+        let placement = self.partitions[slot as usize].state.place_own(header.record_count.unsigned_abs());
+        let told = whose.map(|whose| (slot, placement.next_offset, whose));
+        self.own.appended.extend(told);
+        self.append(slot, &header, batch, placement.base_offset);
     }
 
     /// A partition's high watermark has moved: batches of ours below it are durable.

@@ -1,6 +1,7 @@
 //! One partition on the core that owns it: the pure parts that decide about it, and what waits for it.
 
 use super::produce::ProduceKey;
+use super::snapshots::Growth;
 use crate::base::error::ErrorCode;
 use crate::cluster::configs::TopicConfig;
 use crate::log::{LogIndex, PartitionSettings};
@@ -16,6 +17,8 @@ pub(super) struct Partition {
     pub rules: AppendRules,
     pub epochs: LeaderEpochs,
     pub producing: OffsetWaiters<ProduceKey>,
+    /// Of a log whose state is in memory.
+    pub growth: Option<Growth>,
 }
 
 impl Partition {

@@ -156,6 +156,8 @@ impl<D: Disk> Shard<D> {
         self.log
             .append(partition.log, header, bytes, base_offset, epoch)
             .expect("the log has admitted the batch, and nothing has happened since");
+        self.note_growth(slot, bytes.len() as u64);
+        let partition = &mut self.partitions[slot as usize];
         let next_offset = base_offset + Offset::from(header.last_offset_delta) + 1;
         if let Some(advance) = partition.watermark.on_append(next_offset, bytes.len() as u32) {
             self.on_visible(slot, advance);

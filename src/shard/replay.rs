@@ -1,10 +1,13 @@
 //! Reads the logs that the broker writes itself from their start: the metadata log and `__consumer_offsets`. Decides nothing.
 
 use super::Shard;
+use super::snapshots::group_state_bytes;
 use super::startup::{StartFailure, io};
 use crate::base::ids::{Offset, PartitionId};
 use crate::base::record::records;
 use crate::cluster::commands::Command;
+use crate::cluster::image::Image;
+use crate::cluster::snapshot;
 use crate::group::Input;
 use crate::log::{CoreLog, LogIndex};
 use crate::ports::{Disk, Piece};
@@ -24,7 +27,7 @@ impl<D: Disk> Shard<D> {
         let now = (shard.borrow().world.now)();
         shard.borrow_mut().group_step(Input::LoadStarted(id.index), now);
         let target = shard.clone();
-        for_each_record(shard, id, |key, value| {
+        let log_bytes = for_each_record(shard, id, |key, value| {
             let Some(key) = key else { return };
             let (key, value) = (Bytes::copy_from_slice(key), value.map(Bytes::copy_from_slice));
             let replayed = target.borrow_mut().coordinating.groups.replay(id.index, &key, value.as_ref());
@@ -34,44 +37,56 @@ impl<D: Disk> Shard<D> {
         })
         .await?;
         let now = (shard.borrow().world.now)();
-        shard.borrow_mut().group_step(Input::LoadFinished(id.index), now);
+        let mut this = shard.borrow_mut();
+        this.group_step(Input::LoadFinished(id.index), now);
+        let state_bytes = group_state_bytes(&this.coordinating.groups, id.index);
+        this.watch_growth(id, log_bytes, state_bytes);
         Ok(())
     }
 }
 
-pub(super) async fn read_commands<D: Disk>(
+/// Reads the metadata log. Returns the image, and the bytes that were read.
+pub(super) async fn read_image<D: Disk>(
     shard: &Rc<RefCell<Shard<D>>>,
     id: PartitionId,
-) -> Result<Vec<Command>, StartFailure> {
-    let mut commands = Vec::new();
+) -> Result<(Image, u64), StartFailure> {
+    let mut replay = snapshot::Replay::default();
     let mut bad = None;
-    for_each_record(shard, id, |_, value| match Command::decode(value.unwrap_or_default()) {
-        Ok(command) => commands.push(command),
-        Err(error) => bad = Some(format!("a command of the metadata log cannot be read: {error:?}")),
+    let bytes = for_each_record(shard, id, |key, value| {
+        let taken = match Command::decode(value.unwrap_or_default()) {
+            Ok(command) => replay.take(key, &command).map_err(|wrong| format!("{wrong:?}")),
+            Err(error) => Err(format!("a command cannot be read: {error:?}")),
+        };
+        if let Err(what) = taken {
+            bad.get_or_insert(what);
+        }
     })
     .await?;
     match bad {
-        Some(bad) => Err(StartFailure::Damaged(bad)),
-        None => Ok(commands),
+        Some(what) => Err(StartFailure::Damaged(format!("metadata log: {what}"))),
+        None => Ok((replay.finish(), bytes)),
     }
 }
 
-/// Reads all records of a partition that the broker writes itself.
+/// Reads all records of a partition that the broker writes itself. Returns the bytes of their batches.
 async fn for_each_record<D: Disk>(
     shard: &Rc<RefCell<Shard<D>>>,
     id: PartitionId,
     mut each: impl FnMut(Option<&[u8]>, Option<&[u8]>),
-) -> Result<(), StartFailure> {
+) -> Result<u64, StartFailure> {
     let (log, disk, index, end) = {
         let this = shard.borrow();
-        let Some(slot) = this.slot(id) else { return Ok(()) };
+        let Some(slot) = this.slot(id) else { return Ok(0) };
         let partition = &this.partitions[slot as usize];
         (this.log.clone(), this.disk.clone(), partition.log, partition.watermark.high_watermark())
     };
+    let mut bytes = 0;
     let read = replay_log(&log, &disk, index, end, |batch| {
+        bytes += batch.len() as u64;
         records(batch).for_each(|record| each(record.key, record.value));
     });
-    read.await.map_err(|error| io(format!("partition {id}: {error}")))
+    read.await.map_err(|error| io(format!("partition {id}: {error}")))?;
+    Ok(bytes)
 }
 
 /// Gives `each` every batch of a partition from its start to `end`, in order.

@@ -10,8 +10,9 @@ use super::groups::Coordinating;
 use super::open::RecoveredPartition;
 use super::own::OwnAppends;
 use super::producer_ids::HandingOut;
-use super::replay::read_commands;
+use super::replay::read_image;
 use super::slab::Slab;
+use super::snapshots::Snapshots;
 use super::{Outbox, Shard, ShardSettings, World};
 use crate::base::ids::{PartitionId, TopicId};
 use crate::base::limits::PRODUCERS_PER_PARTITION_MAX;
@@ -293,6 +294,7 @@ impl<D: Disk> Shard<D> {
             controlling: Controlling::default(),
             coordinating: Coordinating::new(groups),
             handing_out: HandingOut::default(),
+            snapshots: Snapshots::default(),
             starting: true,
             next_tick: Nanos(0),
             next_retention: Nanos(0),
@@ -344,13 +346,16 @@ async fn open_metadata<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, board: &StartBoar
     match found {
         Some(found) => {
             Shard::open_partition(shard, id, found).await.map_err(StartFailure::Io)?;
-            let commands = read_commands(shard, id).await?;
+            let (image, log_bytes) = read_image(shard, id).await?;
+            let state_bytes = image.snapshot().iter().map(|command| command.encode().len() as u64).sum();
             let mut this = shard.borrow_mut();
-            for command in &commands {
-                this.image.apply(command).map_err(|wrong| StartFailure::Damaged(format!("metadata log: {wrong:?}")))?;
-            }
+            this.image = image;
+            this.watch_growth(id, log_bytes, state_bytes);
         }
-        None => Shard::create_partition(shard, id).await,
+        None => {
+            Shard::create_partition(shard, id).await;
+            shard.borrow_mut().watch_growth(id, 0, 0);
+        }
     }
     let commands = {
         let this = shard.borrow();

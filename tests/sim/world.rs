@@ -1,11 +1,15 @@
-//! Runs a core's log on the simulated disk: turns, completions in random order, background tasks, crashes.
+//! Runs a core's log, or its whole shard, on the simulated disk: turns, completions in random order, background tasks, crashes.
 
-use super::disk::SimDisk;
+use super::disk::{SimDisk, SimFile};
 use super::rng::Rng;
 use ringlog::base::time::{Nanos, Now};
 use ringlog::log::{CoreLog, Durable, Fatal};
+use ringlog::shard::commands::{Answer, RequestId};
+use ringlog::shard::startup::Place;
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake};
@@ -31,6 +35,12 @@ pub struct World {
     tasks: Vec<Task>,
     /// The log whose turns are run while something is awaited.
     pub log: Option<CoreLog<SimDisk>>,
+    /// The shard whose turns are run instead, once there is one.
+    pub shard: Place<SimDisk>,
+    /// What that shard has answered.
+    pub answers: Vec<(RequestId, Answer<SimFile>)>,
+    /// The time, for those who ask outside of a turn.
+    pub clock: Rc<Cell<Now>>,
     pub durable: Vec<Durable>,
     pub fatal: Option<Fatal>,
 }
@@ -40,12 +50,16 @@ const STEPS_MAX: usize = 2_000_000;
 
 impl World {
     pub fn new(seed: u64) -> World {
+        let now = Now { mono: Nanos(1), wall_ms: 1_000_000 };
         World {
             disk: SimDisk::new(),
             rng: Rng(seed),
-            now: Now { mono: Nanos(1), wall_ms: 1_000_000 },
+            now,
             tasks: Vec::new(),
             log: None,
+            shard: Place::default(),
+            answers: Vec::new(),
+            clock: Rc::new(Cell::new(now)),
             durable: Vec::new(),
             fatal: None,
         }
@@ -75,18 +89,27 @@ impl World {
         if self.rng.one_in(20) {
             self.pass_ms(1);
         }
+        self.clock.set(self.now);
         for _ in 0..self.rng.below(4) {
             if self.disk.waiting() == 0 {
                 break;
             }
-            if let Some(completion) = self.disk.complete_one(&mut self.rng)
-                && let Some(log) = &self.log
+            let Some(completion) = self.disk.complete_one(&mut self.rng) else { continue };
+            if let Some(shard) = &*self.shard.borrow() {
+                shard.borrow_mut().on_disk(completion, self.now);
+            } else if let Some(log) = &self.log
                 && let Err(fatal) = log.on_completion(completion, self.now, &mut self.durable)
             {
                 self.fatal = Some(fatal);
             }
         }
         self.poll_tasks();
+        if let Some(shard) = &*self.shard.borrow() {
+            let mut shard = shard.borrow_mut();
+            shard.resume(self.now);
+            shard.end_of_turn(self.now);
+            self.answers.append(&mut shard.outbox.answers);
+        }
         if let Some(log) = self.log.clone() {
             for due in log.take_checkpoints_due(2) {
                 let _ = log.checkpoint(due, b"producers");
@@ -134,6 +157,8 @@ impl World {
     pub fn crash(&mut self) {
         self.log = None;
         self.tasks.clear();
+        self.shard.take();
+        self.answers.clear();
         self.durable.clear();
         self.fatal = None;
         let spawned = std::mem::take(&mut self.disk.0.borrow_mut().spawned);

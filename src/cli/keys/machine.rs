@@ -46,6 +46,13 @@ pub const SERVER: Section = Section {
             "With less than this free in a data directory, produce is refused there with a retriable error\n\
              until there is space again. Reads, deletes and offset commits go on.",
         ),
+        key(
+            "internal.log.growth.bytes",
+            bytes(4 << 10, TIB),
+            "16777216",
+            "A partition of __consumer_offsets, and the metadata log, begins anew with a snapshot of its state once it has grown\n\
+             by more than this and by more than four times that state. Bounds what a start has to read.",
+        ),
     ],
 };
 
