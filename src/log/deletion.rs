@@ -126,19 +126,24 @@ impl<D: Disk> State<D> {
     }
 }
 
-/// Unlinks a file, or a directory with the files in it.
+/// Unlinks a file, or a directory with the files in it. Somebody else may do the same.
 async fn unlink<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
-    match unlink_file(disk, path).await {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        // A directory cannot be opened for writing.
-        Err(_) => {}
+    // A directory cannot be opened for writing.
+    if unlink_file(disk, path).await.is_ok() {
+        return Ok(());
     }
     for name in disk.list(path).await? {
         let file = path.join(name.file_name().unwrap_or_default());
-        unlink_file(disk, &file).await?;
+        if_there(unlink_file(disk, &file).await)?;
     }
-    disk.remove_dir(path).await
+    if_there(disk.remove_dir(path).await)
+}
+
+fn if_there(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 async fn unlink_file<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
@@ -151,6 +156,19 @@ async fn unlink_file<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
         disk.sync(&file).await?;
     }
     disk.remove_file(path).await
+}
+
+/// Gets rid of a directory with the files in it: of one that is only partly unlinked nothing is found again by its name.
+///
+/// # Errors
+/// The disk does not answer.
+pub async fn discard<D: Disk>(disk: &D, path: &Path) -> Result<(), LogError> {
+    // Serials of this process begin at 1.
+    let Some(deleted) = rename_deleted(disk, path, 0).await? else { return Ok(()) };
+    if let Some(parent) = path.parent() {
+        disk.sync_dir(parent).await.map_err(LogError::io("sync", parent))?;
+    }
+    unlink(disk, &deleted).await.map_err(LogError::io("remove", &deleted))
 }
 
 /// Unlinks what earlier processes had renamed and not unlinked: directories in `data_dir`, and files in those of partitions.
@@ -167,7 +185,7 @@ pub async fn remove_leftovers<D: Disk>(disk: &D, data_dir: &Path) -> Result<(), 
         for inner in disk.list(&path).await.unwrap_or_default() {
             let inner = path.join(inner.file_name().unwrap_or_default());
             if dir::is_deleted_name(&inner) {
-                unlink_file(disk, &inner).await.map_err(LogError::io("remove", &inner))?;
+                if_there(unlink_file(disk, &inner).await).map_err(LogError::io("remove", &inner))?;
             }
         }
     }

@@ -47,7 +47,7 @@ mod writer;
 pub use self::core::CoreLog;
 pub use crate::ports::Piece;
 pub use counters::Counters;
-pub use deletion::remove_leftovers;
+pub use deletion::{discard, remove_leftovers};
 pub use dir::{parse_partition_dir_name, partition_dir_name};
 pub use error::{Damage, Fatal, LogError, ReadError, Refused};
 pub use journal::format::EpochStart;

@@ -9,6 +9,7 @@ mod delete_records;
 mod facts;
 mod fetch;
 mod groups;
+mod leftovers;
 mod log_dirs;
 mod offsets;
 mod open;

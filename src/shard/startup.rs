@@ -7,6 +7,7 @@
 use super::apply::is_metadata;
 use super::control::{CONTROLLER_CORE, Controlled, Controlling};
 use super::groups::Coordinating;
+use super::leftovers::{PartitionDirs, list_partition_dirs, own_data_dirs};
 use super::open::RecoveredPartition;
 use super::own::OwnAppends;
 use super::producer_ids::HandingOut;
@@ -22,13 +23,13 @@ use crate::cluster::controller::Controller;
 use crate::cluster::image::Image;
 use crate::cluster::names::CONSUMER_OFFSETS;
 use crate::group::Groups;
-use crate::log::{CoreLog, Replay, ScannedJournal, recover, recover_from_segments, remove_leftovers, scan};
+use crate::log::{CoreLog, Replay, ScannedJournal, recover, recover_from_segments, scan};
 use crate::partition::producers::Producers;
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::Disk;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Barrier, Mutex};
 
@@ -50,6 +51,9 @@ struct Notes {
     newest: HashMap<PartitionId, (u32, PathBuf)>,
     recovered: HashMap<PartitionId, RecoveredPartition>,
     image: Option<Arc<Vec<Command>>>,
+    /// The image came from a journal: it lacks nothing that was acknowledged.
+    image_is_sure: bool,
+    partition_dirs: PartitionDirs,
     /// What was found damaged: partitions that are not served, or places whose partition is not known.
     damage: Vec<(Option<PartitionId>, String)>,
     failed: Option<StartFailure>,
@@ -151,14 +155,17 @@ pub async fn start<D: Disk>(
     board.meet(take_image(&shard, &commands))?;
     let at = phase("the metadata is read", at);
     board.meet(open_partitions(&shard, &board, &mut started).await)?;
+    // Before any core gives back the journal in which one of these partitions was.
+    let log = shard.borrow().log.clone();
+    board.meet(log.until_durable().await.map_err(io))?;
     let at = phase("partitions are open", at);
     board.meet(load_groups(&shard).await)?;
-    let log = shard.borrow().log.clone();
     board.meet(log.release_recovered().await.map_err(io))?;
     phase("groups are loaded and old journals released", at);
+    let discarded = needless(&shard.borrow(), &board, &scanned);
     started.damaged = board.notes().damage.iter().map(|(_, what)| what.clone()).collect();
     let mut shard = shard.borrow_mut();
-    shard.remove_leftovers();
+    shard.remove_leftovers(discarded);
     shard.starting = false;
     started.partitions = shard.by_id.len();
     Ok(started)
@@ -206,6 +213,8 @@ async fn scan_journals<D: Disk>(
         drop(notes);
         scanned.push(journal);
     }
+    let found = list_partition_dirs(disk, settings).await?;
+    board.notes().partition_dirs.add(found);
     Ok(scanned)
 }
 
@@ -217,43 +226,78 @@ async fn recover_journals<D: Disk>(
     started: &mut Started,
 ) -> Result<(), StartFailure> {
     for journal in scanned {
-        let newest: HashMap<PartitionId, (u32, PathBuf)> = board.notes().newest.clone();
-        let wanted = |id: PartitionId| newest.get(&id).is_some_and(|(_, dir)| *dir == journal.dir);
-        let mut producers: HashMap<PartitionId, Producers> = HashMap::new();
-        let mut bad_snapshots = Vec::new();
-        let data_dir = journal.dir.ancestors().nth(2).unwrap_or(&settings.data_dir).join("partitions");
-        let results = recover(disk, &data_dir, journal, wanted, |id, replay| match replay {
-            Replay::Checkpoint(blob) => match Producers::restore(blob) {
-                Ok(restored) => {
-                    producers.insert(id, restored);
-                }
-                Err(error) => bad_snapshots.push(format!("the producers of partition {id} cannot be read: {error:?}")),
-            },
-            Replay::Batch(header, _) => {
-                started.replayed_batches += 1;
-                if let Some(producers) = producers.get_mut(&id) {
-                    producers.replay(header, header.max_timestamp);
-                }
-            }
-        })
-        .await
-        .map_err(io)?;
-        if let Some(bad) = bad_snapshots.into_iter().next() {
-            return Err(StartFailure::Damaged(bad));
-        }
-        let mut notes = board.notes();
-        for (id, result) in results {
-            match result {
-                Ok(recovered) => {
-                    let none = || Producers::new(PRODUCERS_PER_PARTITION_MAX);
-                    let producers = producers.remove(&id).unwrap_or_else(none);
-                    notes.recovered.insert(id, RecoveredPartition { recovered, producers });
-                }
-                Err(damage) => notes.damage.push((Some(id), damage.to_string())),
-            }
+        // Which other core's disk a partition lies on, its journal does not say: cores may have been fewer, or more.
+        let near = journal.dir.ancestors().nth(2).unwrap_or(&settings.data_dir).join("partitions");
+        let homes: HashMap<PartitionId, PathBuf> = {
+            let notes = board.notes();
+            let is_newest = |id: &&PartitionId| notes.newest.get(id).is_some_and(|(_, dir)| *dir == journal.dir);
+            journal.partitions.keys().filter(is_newest).map(|id| (*id, notes.partition_dirs.home(*id, &near))).collect()
+        };
+        for home in homes.values().collect::<BTreeSet<_>>() {
+            let wanted = |id: PartitionId| homes.get(&id) == Some(home);
+            recover_partitions(disk, home, journal, wanted, board, started).await?;
         }
     }
     Ok(())
+}
+
+/// Recovers the `wanted` partitions of a journal, whose directories are in `home`.
+async fn recover_partitions<D: Disk>(
+    disk: &D,
+    home: &Path,
+    journal: &ScannedJournal,
+    wanted: impl Fn(PartitionId) -> bool,
+    board: &StartBoard,
+    started: &mut Started,
+) -> Result<(), StartFailure> {
+    let mut producers: HashMap<PartitionId, Producers> = HashMap::new();
+    let mut bad_snapshots = Vec::new();
+    let results = recover(disk, home, journal, wanted, |id, replay| match replay {
+        Replay::Checkpoint(blob) => match Producers::restore(blob) {
+            Ok(restored) => {
+                producers.insert(id, restored);
+            }
+            Err(error) => bad_snapshots.push(format!("the producers of partition {id} cannot be read: {error:?}")),
+        },
+        Replay::Batch(header, _) => {
+            started.replayed_batches += 1;
+            if let Some(producers) = producers.get_mut(&id) {
+                producers.replay(header, header.max_timestamp);
+            }
+        }
+    })
+    .await
+    .map_err(io)?;
+    if let Some(bad) = bad_snapshots.into_iter().next() {
+        return Err(StartFailure::Damaged(bad));
+    }
+    let mut notes = board.notes();
+    for (id, result) in results {
+        match result {
+            Ok(recovered) => {
+                let none = || Producers::new(PRODUCERS_PER_PARTITION_MAX);
+                let producers = producers.remove(&id).unwrap_or_else(none);
+                notes.recovered.insert(id, RecoveredPartition { recovered, producers });
+            }
+            Err(damage) => notes.damage.push((Some(id), damage.to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// Directories that nobody needs: of partitions that no topic has, and journals of cores that are no more. None where anything
+/// is damaged or the image may lack something: they may be what is left of it.
+fn needless<D: Disk>(shard: &Shard<D>, board: &StartBoard, scanned: &[ScannedJournal]) -> Vec<PathBuf> {
+    let notes = board.notes();
+    if !notes.damage.is_empty() || !notes.image_is_sure {
+        return Vec::new();
+    }
+    let own = own_journal_dir(&shard.settings);
+    let journals = scanned.iter().map(|journal| journal.dir.clone()).filter(|dir| *dir != own);
+    // What is left of the recovered ones had no topic. Its journal says that it lives, so it stays until no journal does.
+    let orphans = notes.partition_dirs.orphans(&shard.image, |id| notes.recovered.contains_key(&id));
+    let is_mine = |dir: &PathBuf| own_data_dirs(&shard.settings).any(|data_dir| dir.starts_with(data_dir));
+    journals.chain(orphans.into_iter().filter(is_mine)).collect()
 }
 
 async fn open_shard<D: Disk>(
@@ -304,16 +348,6 @@ impl<D: Disk> Shard<D> {
         }
     }
 
-    /// Unlinks what an earlier process had deleted and not yet unlinked, in the background.
-    fn remove_leftovers(&self) {
-        let (disk, dir) = (self.disk.clone(), self.partitions_dir());
-        self.disk.spawn(async move {
-            if let Err(error) = remove_leftovers(&disk, &dir).await {
-                tracing::warn!("files of deleted partitions are left behind: {error}");
-            }
-        });
-    }
-
     /// Ends the shard in order: everything appended is written to the segments and checkpointed. Sets `done` when it is.
     pub fn close(shard: &Rc<RefCell<Shard<D>>>, done: Rc<Cell<bool>>) {
         let me = shard.clone();
@@ -342,6 +376,8 @@ async fn open_metadata<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, board: &StartBoar
     if let Some(damage) = damaged {
         return Err(StartFailure::Damaged(damage));
     }
+    let is_sure = board.notes().recovered.contains_key(&id);
+    board.notes().image_is_sure = is_sure;
     let found = find_partition(shard, board, id).await?;
     match found {
         Some(found) => {

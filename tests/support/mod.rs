@@ -37,13 +37,15 @@ pub struct Options {
     pub cores: usize,
     /// Bytes of journal per core: small, so that tests make it wrap.
     pub journal_bytes: u64,
+    /// Data directories; the cores are spread over them.
+    pub data_dirs: usize,
     /// Further lines of the configuration file.
     pub settings: String,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { cores: 2, journal_bytes: 256 << 20, settings: String::new() }
+        Options { cores: 2, journal_bytes: 256 << 20, data_dirs: 1, settings: String::new() }
     }
 }
 
@@ -66,6 +68,7 @@ pub struct Broker {
     process: Option<Process>,
     address: String,
     dir: TempDir,
+    data_dirs: usize,
 }
 
 /// A started child whose first line of output is still to come or has been read.
@@ -79,10 +82,15 @@ impl Broker {
     /// Starts a broker on an empty directory and a port of its choice, and waits until it serves.
     pub fn start(options: Options) -> Broker {
         let dir = tempfile::Builder::new().prefix("ringlog-test-").tempdir().expect("a temporary directory");
-        std::fs::write(dir.path().join("ringlog.toml"), options.to_toml()).expect("the configuration is written");
-        let mut broker = Broker { process: None, address: "127.0.0.1:0".into(), dir };
+        let mut broker = Broker { process: None, address: "127.0.0.1:0".into(), dir, data_dirs: options.data_dirs };
+        broker.configure(&options);
         broker.start_again();
         broker
+    }
+
+    /// Writes the configuration for the next start. The data directories stay as many as they are.
+    pub fn configure(&self, options: &Options) {
+        std::fs::write(self.dir.path().join("ringlog.toml"), options.to_toml()).expect("the configuration is written");
     }
 
     /// `HOST:PORT`, as a client's `bootstrap.servers` wants it.
@@ -90,8 +98,14 @@ impl Broker {
         &self.address
     }
 
+    /// The first one.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.data_dirs().next().expect("there is one")
+    }
+
+    pub fn data_dirs(&self) -> impl Iterator<Item = PathBuf> {
+        (0..self.data_dirs)
+            .map(|index| self.dir.path().join(if index == 0 { "data".into() } else { format!("data-{index}") }))
     }
 
     /// The id of the running process.
@@ -206,8 +220,7 @@ impl Broker {
         let mut child = Command::new(program)
             .arg("serve")
             .args(["--listen", &self.address])
-            .arg("--data-dir")
-            .arg(self.data_dir())
+            .args(self.data_dirs().flat_map(|dir| ["--data-dir".into(), dir]))
             .arg("--config")
             .arg(self.dir.path().join("ringlog.toml"))
             .stdin(Stdio::null())
