@@ -25,8 +25,8 @@ use ringlog::protocol::messages::offset_fetch::{
 };
 use ringlog::protocol::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse};
 use std::time::{Duration, Instant};
-use support::wire::Wire;
 use support::clients::until;
+use support::wire::Wire;
 use support::{Broker, Options};
 
 /// A consumer's subscription to "orders", in version 0 of its protocol.

@@ -2,11 +2,8 @@
 //!
 //! And what belongs to nobody any more goes: directories of deleted topics, journals of cores that are no more.
 
-#[path = "support/group_wire.rs"]
-mod group_wire;
 mod support;
 
-use group_wire::Wire;
 use rdkafka::topic_partition_list::Offset;
 use ringlog::base::ids::{PartitionId, TopicId};
 use ringlog::log::partition_dir_name;
@@ -18,6 +15,7 @@ use ringlog::protocol::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchR
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use support::clients::{create_topic, produce_values, read, until};
+use support::wire::Wire;
 use support::{Broker, Options};
 
 const TOPIC: &str = "moving";
