@@ -347,25 +347,28 @@ impl Reached {
     fn add(&self, log: &CoreLog<SimDisk>) {
         let more = log.counters();
         let mut sum = self.0.lock().expect("no other thread");
-        sum.journal_files_recycled += more.journal_files_recycled;
-        sum.checkpoints += more.checkpoints;
-        sum.segments_rolled += more.segments_rolled;
-        sum.chunks_evicted += more.chunks_evicted;
-        sum.reads_file += more.reads_file;
-        sum.reads_memory += more.reads_memory;
-        sum.indexes_loaded += more.indexes_loaded;
-        sum.indexes_rebuilt += more.indexes_rebuilt;
-        sum.refused_backlog += more.refused_backlog;
-        sum.syncs += more.syncs;
-        sum.segments_deleted += more.segments_deleted;
+        sum.journal.files_recycled += more.journal.files_recycled;
+        sum.journal.checkpoints += more.journal.checkpoints;
+        sum.segments.rolled += more.segments.rolled;
+        sum.segments.chunks_evicted += more.segments.chunks_evicted;
+        sum.segments.reads_file += more.segments.reads_file;
+        sum.segments.reads_memory += more.segments.reads_memory;
+        sum.segments.indexes_loaded += more.segments.indexes_loaded;
+        sum.segments.indexes_rebuilt += more.segments.indexes_rebuilt;
+        sum.journal.refused_backlog += more.journal.refused_backlog;
+        sum.segments.syncs += more.segments.syncs;
+        sum.segments.deleted += more.segments.deleted;
     }
 
     fn assert_all(&self) {
         let sum = *self.0.lock().expect("no other thread");
-        assert!(sum.journal_files_recycled > 0 && sum.checkpoints > 0 && sum.segments_rolled > 0, "{sum:?}");
-        assert!(sum.chunks_evicted > 0 && sum.reads_file > 0 && sum.reads_memory > 0, "{sum:?}");
-        assert!(sum.indexes_loaded > 0 && sum.indexes_rebuilt > 0, "{sum:?}");
-        assert!(sum.refused_backlog > 0 && sum.syncs > 0 && sum.segments_deleted > 0, "{sum:?}");
+        assert!(sum.journal.files_recycled > 0 && sum.journal.checkpoints > 0 && sum.segments.rolled > 0, "{sum:?}");
+        assert!(
+            sum.segments.chunks_evicted > 0 && sum.segments.reads_file > 0 && sum.segments.reads_memory > 0,
+            "{sum:?}"
+        );
+        assert!(sum.segments.indexes_loaded > 0 && sum.segments.indexes_rebuilt > 0, "{sum:?}");
+        assert!(sum.journal.refused_backlog > 0 && sum.segments.syncs > 0 && sum.segments.deleted > 0, "{sum:?}");
     }
 }
 

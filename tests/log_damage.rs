@@ -96,7 +96,7 @@ fn damage_of_what_is_in_the_segments_and_checkpointed_since_harms_nobody() {
 fn stale_records_of_a_recycled_file_are_not_read() {
     let (mut bench, index) = bench_with(0);
     let mut appended = 0;
-    while bench.log().counters().journal_files_recycled < 6 {
+    while bench.log().counters().journal.files_recycled < 6 {
         bench.append(index, 1, 3000);
         appended += 1;
         bench.until_durable();
@@ -195,7 +195,7 @@ fn a_missing_or_wrong_index_is_rebuilt() {
         let bytes = bench.read(index, 10, 100).expect("loaded");
         let found: Vec<Offset> = batch::batches(&bytes).map(|(header, _)| header.base_offset).collect();
         assert!(found.contains(&10), "{found:?}");
-        assert!(log.counters().indexes_rebuilt > 0);
+        assert!(log.counters().segments.indexes_rebuilt > 0);
     }
 }
 

@@ -1,7 +1,8 @@
-//! Words that every layer shares: ids, offsets, time, settings, error and exit codes, the record batch, limits. No I/O, no clock, no state.
+//! Words that every layer shares: ids, offsets, time, settings, counters, error and exit codes, the record batch, limits. No I/O, no clock, no state.
 
 pub mod batch;
 pub mod config;
+pub mod counters;
 pub mod error;
 pub mod exit;
 pub mod fields;

@@ -25,8 +25,8 @@ impl<D: Disk> CoreLog<D> {
         state.writer.admit()?;
         let outcome = state.commits.reserve(&state.disk, &mut state.ring, batch_bytes, false);
         match outcome {
-            Err(Refused::Backlog) => state.counters.refused_backlog += 1,
-            Err(Refused::DiskFull) => state.counters.refused_disk_full += 1,
+            Err(Refused::Backlog) => state.counters.journal.refused_backlog += 1,
+            Err(Refused::DiskFull) => state.counters.journal.refused_disk_full += 1,
             _ => {}
         }
         outcome.map(drop)

@@ -70,7 +70,7 @@ impl<D: Disk> CoreLog<D> {
             let outcome = preparation.run(&shared.disk, || shared.state.borrow().ring.urgent).await;
             let mut state = shared.state.borrow_mut();
             let State { ring, counters, .. } = &mut *state;
-            if let Err(fatal) = ring.prepared(outcome, counters) {
+            if let Err(fatal) = ring.prepared(outcome, &mut counters.journal) {
                 state.failed.get_or_insert(fatal);
             }
             drop(state);
@@ -187,7 +187,7 @@ impl<D: Disk> CoreLog<D> {
         let Errand { log, serial, segment: base, .. } = errand;
         let (file, written, dir) = {
             let mut state = self.0.state.borrow_mut();
-            state.counters.syncs += 1;
+            state.counters.segments.syncs += 1;
             let Some(partition) = state.log_of(log, serial) else { return };
             let dir = partition.dir.clone();
             let Some(segment) = partition.segment_mut(base) else { return };
@@ -359,7 +359,7 @@ impl<D: Disk> State<D> {
             let Some(partition) = partition.filter(|partition| partition.serial == next.serial) else { continue };
             let freed = evict_from(disk, partition, &next);
             writer.tail_bytes -= freed;
-            counters.chunks_evicted += u64::from(freed > 0);
+            counters.segments.chunks_evicted += u64::from(freed > 0);
         }
     }
 }

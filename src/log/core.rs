@@ -16,6 +16,7 @@ use super::signal::Signal;
 use super::writer::Writer;
 use super::{Durable, LogIndex};
 use crate::base::batch::{BatchHeader, REWRITTEN_BYTES};
+use crate::base::counters::CoreCounters;
 use crate::base::ids::{Offset, PartitionId};
 use crate::base::time::{Nanos, Now};
 use crate::ports::{Disk, DiskCompletion};
@@ -149,9 +150,9 @@ impl<D: Disk> State<D> {
         let segments = partition.segments.len();
         writer.tail_bytes += partition.append(disk, (header, &head, rest), base_offset, leader_epoch, now.wall_ms);
         writer.dirty_bytes += batch.len() as u64;
-        counters.segments_rolled += (partition.segments.len() - segments) as u64;
-        counters.appends += 1;
-        counters.append_bytes += batch.len() as u64;
+        counters.segments.rolled += (partition.segments.len() - segments) as u64;
+        counters.journal.appends += 1;
+        counters.journal.append_bytes += batch.len() as u64;
 
         let end = partition.end_place();
         match partition.unflushed.back_mut() {
@@ -187,7 +188,7 @@ impl<D: Disk> State<D> {
             file.checkpointed.push(log.0);
             partition.checkpoints_pending += 1;
             partition.checkpoint_due = false;
-            counters.checkpoints += 1;
+            counters.journal.checkpoints += 1;
         }
         note_commit(commits, partition, log, &written, 0, is_checkpoint);
         Ok(())
@@ -217,7 +218,7 @@ impl<D: Disk> State<D> {
             }
             self.commits.recycle(committed.entries);
         }
-        self.ring.free_oldest(self.commits.oldest_pending_file(), &mut self.counters);
+        self.ring.free_oldest(self.commits.oldest_pending_file(), &mut self.counters.journal);
     }
 
     fn commit_entry(&mut self, entry: &CommitEntry, file_sequence: u32, durable: &mut Vec<Durable>) {
@@ -321,8 +322,8 @@ impl<D: Disk> CoreLog<D> {
         let mut state = self.0.state.borrow_mut();
         let outcome = state.append(log, header, batch, base_offset, leader_epoch);
         match outcome {
-            Err(Refused::Backlog) => state.counters.refused_backlog += 1,
-            Err(Refused::DiskFull) => state.counters.refused_disk_full += 1,
+            Err(Refused::Backlog) => state.counters.journal.refused_backlog += 1,
+            Err(Refused::DiskFull) => state.counters.journal.refused_disk_full += 1,
             _ => {}
         }
         outcome
@@ -361,7 +362,7 @@ impl<D: Disk> CoreLog<D> {
                 return Err(fatal);
             }
             let State { commits, counters, .. } = &mut *state;
-            if commits.complete(completion.token, now.mono, counters) {
+            if commits.complete(completion.token, now.mono, &mut counters.journal) {
                 state.complete_commits(durable);
                 // What is full goes at once; what still gathers goes at the end of the turn.
                 let State { commits, disk, .. } = &mut *state;
@@ -386,9 +387,21 @@ impl<D: Disk> CoreLog<D> {
         state.log(log).map(|partition| (partition.start_offset, partition.end_offset))
     }
 
+    /// Adds the log's part to what its core has counted.
+    pub fn count_into(&self, sum: &mut CoreCounters) {
+        let counters = self.counters();
+        (sum.journal, sum.segments) = (counters.journal, counters.segments);
+        let writer = &self.0.state.borrow().writer;
+        sum.memory.tail_bytes_now = writer.tail_bytes as u64;
+        sum.memory.tail_limit_bytes = writer.tail_bytes_max as u64;
+        sum.memory.unwritten_bytes_now = writer.dirty_bytes;
+    }
+
     /// What the log has done so far.
     pub fn counters(&self) -> Counters {
         let state = self.0.state.borrow();
-        Counters { pieces: state.writer.pieces, piece_bytes: state.writer.piece_bytes, ..state.counters }
+        let mut counters = state.counters;
+        (counters.segments.writes, counters.segments.write_bytes) = (state.writer.pieces, state.writer.piece_bytes);
+        counters
     }
 }

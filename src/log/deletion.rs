@@ -122,7 +122,7 @@ impl<D: Disk> State<D> {
         by_id.remove(&partition.id);
         dropped.insert(partition.id, partition.generation);
         free_slots.push(log.0);
-        ring.free_oldest(commits.oldest_pending_file(), counters);
+        ring.free_oldest(commits.oldest_pending_file(), &mut counters.journal);
     }
 }
 

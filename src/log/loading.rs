@@ -71,9 +71,9 @@ impl<D: Disk> CoreLog<D> {
     fn adopt_index(&self, log: LogIndex, serial: u64, base: Offset, loaded: Loaded) {
         let mut state = self.0.state.borrow_mut();
         if loaded.index_sealed {
-            state.counters.indexes_loaded += 1;
+            state.counters.segments.indexes_loaded += 1;
         } else {
-            state.counters.indexes_rebuilt += 1;
+            state.counters.segments.indexes_rebuilt += 1;
         }
         let segment = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base));
         let Some(segment) = segment.filter(|segment| segment.index.is_none()) else { return };

@@ -39,7 +39,7 @@ impl<D: Disk> CoreLog<D> {
         let ready = ring.first_preparation().run(&disk, || true).await;
         let mut state = State::new(disk.clone(), settings, ring, salt, scanned.file_numbers.clone());
         let State { ring, counters, .. } = &mut state;
-        ring.prepared(ready, counters).map_err(LogError::Fatal)?;
+        ring.prepared(ready, &mut counters.journal).map_err(LogError::Fatal)?;
         ring.next_file(true).map_err(LogError::Refused)?;
         Ok(CoreLog(Rc::new(Shared { disk, state: RefCell::new(state), signal: Signal::default() })))
     }

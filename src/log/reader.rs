@@ -67,8 +67,8 @@ impl<D: Disk> CoreLog<D> {
         let segment = &partition.segments[at];
         let read = pieces(segment, range)?;
         match read.pieces[0] {
-            Piece::Memory(_) => counters.reads_memory += 1,
-            Piece::File { .. } => counters.reads_file += 1,
+            Piece::Memory(_) => counters.segments.reads_memory += 1,
+            Piece::File { .. } => counters.segments.reads_file += 1,
         }
         Ok(read)
     }

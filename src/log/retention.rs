@@ -84,7 +84,7 @@ impl<D: Disk> CoreLog<D> {
             }
             self.0.disk.sync_dir(&dir).await.map_err(LogError::io("sync", &dir))?;
             deleted += 1;
-            self.0.state.borrow_mut().counters.segments_deleted += 1;
+            self.0.state.borrow_mut().counters.segments.deleted += 1;
         }
     }
 

@@ -396,7 +396,7 @@ impl<D: Disk> State<D> {
         if !partition.is_submitted() {
             writer.enqueue(log, partition);
         }
-        ring.free_oldest(commits.oldest_pending_file(), counters);
+        ring.free_oldest(commits.oldest_pending_file(), &mut counters.journal);
     }
 }
 

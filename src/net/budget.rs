@@ -2,6 +2,8 @@
 //!
 //! It counts and decides, and holds no memory itself.
 
+use crate::base::counters::MemoryCounters;
+
 /// Bytes lent and still to lend.
 ///
 /// With `n` connections a core holds at most `bytes_max`, one request that goes over, half of `bytes_max` and one request more for
@@ -22,6 +24,13 @@ pub struct Budget {
 impl Budget {
     pub fn new(bytes_max: usize) -> Budget {
         Budget { bytes_max, lent: 0, working: 0, overdrawn: None, returned: false }
+    }
+
+    /// Adds what is lent, and of how much.
+    pub fn count_into(&self, sum: &mut MemoryCounters) {
+        sum.request_lent_bytes_now = self.lent as u64;
+        sum.request_working_bytes_now = self.working as u64;
+        sum.request_limit_bytes = self.bytes_max as u64;
     }
 
     /// Whether `connection` may take `bytes` more. It then must, and `adjust` tells how many they were.

@@ -7,5 +7,6 @@ mod inbound;
 pub mod outbound;
 mod quiet;
 mod receiving;
+mod report;
 pub mod server;
 pub mod start;

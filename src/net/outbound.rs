@@ -3,6 +3,7 @@
 //! No path copies bytes in user space and none blocks the core: where the kernel must wait for a disk, it does so in a worker,
 //! and the connection goes on when the completion comes.
 
+use crate::base::counters::SentCounters;
 use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::ports::{Buffer, Piece};
 use crate::runtime::disk::File;
@@ -33,28 +34,13 @@ pub enum ColdRead {
     Direct,
 }
 
-/// Bytes sent since the start, by the path they took.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct SentBytes {
-    pub memory: u64,
-    pub sendfile: u64,
-    pub splice: u64,
-    pub direct: u64,
-}
-
-impl SentBytes {
-    pub fn sum(&self) -> u64 {
-        self.memory + self.sendfile + self.splice + self.direct
-    }
-}
-
 /// What sending needs of its core.
 pub struct Sender {
     pub ring: Ring,
     pub pipes: Pipes,
     pub pool: Arc<Pool>,
     pub cold_read: ColdRead,
-    pub sent: SentBytes,
+    pub sent: SentCounters,
 }
 
 /// Where a connection's sending stands.
@@ -172,7 +158,8 @@ impl Outbound {
         }
         let more = self.queue.len() > count;
         let sent = socket.send(&pieces[..count], more)?;
-        sender.sent.memory += sent as u64;
+        sender.sent.memory_bytes += sent as u64;
+        sender.sent.memory_sends += 1;
         self.advance_memory(sent);
         Ok(sent)
     }
@@ -200,7 +187,8 @@ impl Outbound {
             Cold::InFlight => return Ok(None),
             Cold::Pipe(pipe) => {
                 let sent = pipe.drain_to(socket.descriptor())?;
-                sender.sent.splice += sent as u64;
+                sender.sent.splice_bytes += sent as u64;
+                sender.sent.splices += 1;
                 if pipe.filled == 0
                     && let Cold::Pipe(pipe) = std::mem::replace(&mut self.cold, Cold::None)
                 {
@@ -220,14 +208,16 @@ impl Outbound {
                     *next = Next::InFlight;
                 }
                 let sent = socket.send(&[&buffer.view(from..end)[..]], self.queue.len() > 1)?;
-                sender.sent.direct += sent as u64;
+                sender.sent.direct_bytes += sent as u64;
+                sender.sent.direct_sends += 1;
                 sent
             }
             Cold::None => {
                 let slice = bytes.min(TRANSFER_BYTES_MAX as u64) as usize;
                 if resident(file, position, slice) {
                     let sent = sendfile(socket.descriptor(), file, position, slice)?;
-                    sender.sent.sendfile += sent as u64;
+                    sender.sent.sendfile_bytes += sent as u64;
+                    sender.sent.sendfiles += 1;
                     if sent == 0 {
                         return Err(ended_early(file, position));
                     }

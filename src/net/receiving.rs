@@ -5,7 +5,7 @@
 use super::connection::Overlap;
 use super::hoarding::Pace;
 use super::inbound::{FIRST_BYTES, FrameError, LENGTH_BYTES, frame_bytes, is_produce};
-use super::server::{Phase, SCRATCH_BYTES, Server};
+use super::server::{Closing, Phase, SCRATCH_BYTES, Server};
 use crate::api::dispatch::Frame;
 use crate::api::{Tag, Verdict};
 use crate::base::time::Now;
@@ -23,7 +23,7 @@ impl Server {
                 Received::More(bytes) if bytes < left => left -= bytes,
                 Received::More(_) => return self.list(id),
                 Received::Waits => return,
-                Received::Closed => return self.close(id),
+                Received::Closed => return self.close(id, Closing::ByPeer),
                 Received::Bad(why) => return self.close_bad(id, &why, now),
             }
         }

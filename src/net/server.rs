@@ -6,8 +6,10 @@ use super::hoarding::{self, Fault, Holder};
 use super::inbound::Inbound;
 use super::outbound::{Progress, Sender};
 use super::quiet::RateLimit;
+use super::report::Reporter;
 use crate::api::reply::Reply;
 use crate::api::{Api, Finished, Tag};
+use crate::base::counters::{ConnectionCounters, CoreCounters, TurnCounters};
 use crate::base::time::{Nanos, Now};
 use crate::runtime::blocking::Helper;
 use crate::runtime::disk::{CoreDisk, File};
@@ -19,11 +21,12 @@ use crate::shard::Shard;
 use crate::shard::commands::Message;
 use crate::shard::slab::Slab;
 use std::cell::RefCell;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The receive buffer of a core: frames that are whole are read where they lie in it.
 pub(super) const SCRATCH_BYTES: usize = 512 << 10;
@@ -49,25 +52,22 @@ pub struct ServerSettings {
     pub connections_max: usize,
 }
 
-/// Figures of one core's connections since the start.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct ServerCounters {
-    pub accepted: u64,
-    pub closed: u64,
-    pub requests: u64,
-    pub received_bytes: u64,
-    /// Connections closed because they could not be understood.
-    pub bad_frames: u64,
-    /// Times a connection had to wait for request memory.
-    pub starved: u64,
-    pub idle_closed: u64,
-    pub refused_connections: u64,
-    /// Connections closed because their requests arrived slowly and others waited for memory.
-    pub slow_closed: u64,
-    /// Connections closed because they could not be lent memory, or their turn did not come, for too long.
-    pub held_up_closed: u64,
-    /// Connections closed because their unread replies kept too many records in memory.
-    pub unread_closed: u64,
+/// Why a connection is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Closing {
+    /// The peer did, or its network.
+    ByPeer,
+    /// It could not be understood, or holds memory that others wait for.
+    Bad,
+    Idle,
+    /// It does not read its replies, and memory for records is short.
+    Unread,
+    /// A request without a reply has failed: closing is the only way to say so.
+    Unanswerable,
+    /// Sending or reading for it failed.
+    Failed,
+    /// The broker stops.
+    Stop,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,8 +89,7 @@ pub struct Parts {
     pub api: Api<CoreDisk>,
     pub sender: Sender,
     pub settings: ServerSettings,
-    /// Set when the process is to end.
-    pub stop: Arc<AtomicBool>,
+    pub reporter: Reporter,
     /// How many cores are short of memory for records: replies of any core may keep it.
     pub short_cores: Arc<AtomicUsize>,
 }
@@ -103,7 +102,7 @@ pub struct Server {
     pub(super) api: Api<CoreDisk>,
     sender: Sender,
     pub(super) settings: ServerSettings,
-    stop: Arc<AtomicBool>,
+    reporter: Reporter,
     short_cores: Arc<AtomicUsize>,
     /// This core is one of `short_cores`.
     is_short: bool,
@@ -123,12 +122,14 @@ pub struct Server {
     closed: Rc<std::cell::Cell<bool>>,
     next_tick: Nanos,
     complaints: RateLimit,
-    pub(super) counters: ServerCounters,
+    pub(super) counters: ConnectionCounters,
+    /// Times a connection had to wait for request memory.
+    refusals: u64,
 }
 
 impl Server {
     pub fn new(parts: Parts) -> Server {
-        let Parts { ring, helper, mailboxes, shard, api, sender, settings, stop, short_cores } = parts;
+        let Parts { ring, helper, mailboxes, shard, api, sender, settings, reporter, short_cores } = parts;
         Server {
             ring,
             helper,
@@ -136,7 +137,7 @@ impl Server {
             shard,
             api,
             sender,
-            stop,
+            reporter,
             short_cores,
             is_short: false,
             listeners: Vec::new(),
@@ -153,12 +154,32 @@ impl Server {
             closed: Rc::default(),
             next_tick: Nanos(0),
             complaints: RateLimit::default(),
-            counters: ServerCounters::default(),
+            counters: ConnectionCounters::default(),
+            refusals: 0,
         }
     }
 
-    pub fn counters(&self) -> ServerCounters {
-        self.counters
+    /// All that this core has counted; `turns` is known to its loop.
+    fn count(&self, turns: &TurnCounters) -> CoreCounters {
+        let mut sum = CoreCounters {
+            turns: *turns,
+            ring: self.ring.counters(),
+            helper: self.helper.counters(),
+            mailbox: self.mailboxes.counters,
+            connections: ConnectionCounters { open_now: self.connections.len() as u64, ..self.counters },
+            sent: self.sender.sent,
+            ..CoreCounters::default()
+        };
+        self.budget.count_into(&mut sum.memory);
+        sum.memory.refusals = self.refusals;
+        sum.memory.pool_bytes_now = self.sender.pool.used_bytes() as u64;
+        self.shard.borrow().count_into(&mut sum);
+        sum
+    }
+
+    /// The loop has ended: gives the last report.
+    pub fn end(self, turns: &TurnCounters) {
+        self.reporter.give_last(self.count(turns));
     }
 
     /// Accepts the connections of `listener` from here on.
@@ -177,9 +198,9 @@ impl Server {
                 self.counters.accepted += 1;
                 self.ring.watch(descriptor, id);
             }
-            Ok(_) => self.counters.refused_connections += 1,
+            Ok(_) => self.counters.refused += 1,
             Err(error) if self.phase == Phase::Serving => {
-                self.counters.refused_connections += 1;
+                self.counters.refused += 1;
                 if self.complaints.allows(now.mono) {
                     tracing::warn!("a connection could not be accepted: {error}; raise `ulimit -n` if files ran out");
                 }
@@ -212,10 +233,19 @@ impl Server {
         }
     }
 
-    pub(super) fn close(&mut self, id: u64) {
+    pub(super) fn close(&mut self, id: u64, why: Closing) {
         if let Some(connection) = self.connections.remove(id) {
             self.budget.adjust(id, connection.lent, 0);
-            self.counters.closed += 1;
+            // What came first counts: of one that is closed for a bad request, the rest only takes its time.
+            match if connection.closing { Closing::Bad } else { why } {
+                Closing::ByPeer => self.counters.closed_by_peer += 1,
+                Closing::Bad => self.counters.closed_bad += 1,
+                Closing::Idle => self.counters.closed_idle += 1,
+                Closing::Unread => self.counters.closed_unread += 1,
+                Closing::Unanswerable => self.counters.closed_unanswerable += 1,
+                Closing::Failed => self.counters.closed_failed += 1,
+                Closing::Stop => self.counters.closed_at_stop += 1,
+            }
             connection.socket.shutdown();
         }
     }
@@ -227,13 +257,12 @@ impl Server {
         {
             connection.starved = true;
             self.starved.push(id);
-            self.counters.starved += 1;
+            self.refusals += 1;
         }
     }
 
     /// Closes a connection that cannot be understood, and says why, but not too often.
     pub(super) fn close_bad(&mut self, id: u64, why: &str, now: Now) {
-        self.counters.bad_frames += 1;
         if let Some(connection) = self.connections.find(id)
             && self.complaints.allows(now.mono)
         {
@@ -251,7 +280,7 @@ impl Server {
                 connection.inbound = Inbound::default();
                 self.lend(id);
             }
-            _ => self.close(id),
+            _ => self.close(id, Closing::Bad),
         }
     }
 
@@ -259,9 +288,9 @@ impl Server {
     fn pump(&mut self, id: u64, now: Now) {
         let Some(connection) = self.connections.find(id) else { return };
         let Connection { outbound, socket, .. } = connection;
-        let (before, was_full) = (self.sender.sent.sum(), outbound.is_full());
+        let (before, was_full) = (self.sender.sent.bytes(), outbound.is_full());
         let progress = outbound.pump(socket, id, &mut self.sender);
-        let sent = self.sender.sent.sum() - before;
+        let sent = self.sender.sent.bytes() - before;
         if sent > 0 {
             connection.active = now.mono;
             connection.sending.advance(sent as usize);
@@ -269,15 +298,16 @@ impl Server {
         // The peer has read: requests that waited for that go on, though nothing more may come from its socket.
         let goes_on = was_full && !connection.outbound.is_full() && connection.has_input();
         match progress {
-            Ok(Progress::Done) if connection.closing && connection.is_quiet() => self.close(id),
+            Ok(Progress::Done) if connection.closing && connection.is_quiet() => self.close(id, Closing::Bad),
             Ok(Progress::Yield) => self.list(id),
             Ok(_) if goes_on => self.list(id),
             Ok(Progress::Done | Progress::Blocked | Progress::Reading) => {}
             Err(error) => {
-                if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                if error.kind() == ErrorKind::UnexpectedEof {
                     tracing::error!("a reply could not be sent: {error}");
                 }
-                self.close(id);
+                let is_peer = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+                self.close(id, if is_peer { Closing::ByPeer } else { Closing::Failed });
             }
         }
     }
@@ -323,7 +353,7 @@ impl Server {
         match finished.reply {
             Reply::Frame(pieces) => connection.finish(sequence, pieces),
             Reply::Nothing => connection.finish(sequence, vec![]),
-            Reply::Close(_) => return self.close(id),
+            Reply::Close(_) => return self.close(id, Closing::Unanswerable),
         }
         if replied.last() != Some(&id) {
             replied.push(id);
@@ -364,8 +394,7 @@ impl Server {
             // One that waits in a long poll is not idle; one that does not read its replies is.
             let waits = !connection.is_quiet() && connection.outbound.is_empty();
             if !waits && self.settings.idle_ms_max.is_some_and(|most| quiet_ms > most) {
-                self.counters.idle_closed += 1;
-                self.close(id);
+                self.close(id, Closing::Idle);
             } else {
                 self.lend(id);
                 let connection = self.connections.find(id).expect("not closed");
@@ -391,9 +420,8 @@ impl Server {
         }
         let closed = unread.len();
         tracing::warn!(closed, bytes, "memory for records is short: connections closed that do not read their replies");
-        self.counters.unread_closed += closed as u64;
         for &id in unread {
-            self.close(id);
+            self.close(id, Closing::Unread);
         }
     }
 
@@ -414,8 +442,7 @@ impl Server {
             waiting,
             "request memory is short: connections closed that hold it unused"
         );
-        self.counters.slow_closed += slow as u64;
-        self.counters.held_up_closed += held_up as u64;
+        self.counters.closed_hoarding += closed.len() as u64;
         for (holder, _) in closed {
             self.close_in_order(holder.connection);
         }
@@ -449,13 +476,13 @@ impl Server {
     fn advance_phase(&mut self, now: Now) {
         let before = self.phase;
         match self.phase {
-            Phase::Serving if self.stop.load(Ordering::Relaxed) => {
+            Phase::Serving if self.reporter.orders().stops() => {
                 self.listeners.clear();
                 self.phase = Phase::Draining(now.mono.plus_ms(DRAIN_MS));
             }
             Phase::Draining(deadline) if self.api.pending() == 0 || now.mono >= deadline => {
                 for id in self.connections.ids() {
-                    self.close(id);
+                    self.close(id, Closing::Stop);
                 }
                 self.phase = Phase::Closing;
                 Shard::close(&self.shard, self.closed.clone());
@@ -507,7 +534,7 @@ impl Turn for Server {
                     Ok(()) => self.pump(id, now),
                     Err(error) => {
                         tracing::error!("a cold read failed: {error}");
-                        self.close(id);
+                        self.close(id, Closing::Failed);
                     }
                 }
             }
@@ -517,7 +544,7 @@ impl Turn for Server {
                     Ok(()) => self.pump(id, now),
                     Err(error) => {
                         tracing::error!("a cold read failed: {error}");
-                        self.close(id);
+                        self.close(id, Closing::Failed);
                     }
                 }
             }
@@ -527,7 +554,7 @@ impl Turn for Server {
         }
     }
 
-    fn end_of_turn(&mut self, now: Now) -> Next {
+    fn end_of_turn(&mut self, now: Now, so_far: &TurnCounters) -> Next {
         self.take_messages(now);
         self.go_on(now);
         let replied = self.settle(now);
@@ -541,6 +568,9 @@ impl Turn for Server {
             self.mailboxes.send(core, message);
         }
         let flushed = self.mailboxes.flush(&self.ring);
+        if self.reporter.is_asked() {
+            self.reporter.give(self.count(so_far));
+        }
         self.next(flushed)
     }
 }

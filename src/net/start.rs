@@ -2,11 +2,13 @@
 //!
 //! What the machine must be was checked before; here it is used. Returns when the broker has stopped in order.
 
-use super::outbound::{ColdRead, Sender, SentBytes};
+use super::outbound::{ColdRead, Sender};
+use super::report::{Desk, Reporter};
 use super::server::{Parts, Server, ServerSettings};
 use crate::api::Api;
 use crate::api::dispatch::ApiSettings;
 use crate::base::config::{self, Config, HostPort};
+use crate::base::counters::{SentCounters, TurnCounters};
 use crate::base::exit::Exit;
 use crate::base::ids::CoreIndex;
 use crate::base::time::Now;
@@ -19,7 +21,7 @@ use crate::runtime::entropy;
 use crate::runtime::executor::{self, CoreHandle, CoreOptions, CoreRuntime};
 use crate::runtime::mailbox::{Mailboxes, Postbox};
 use crate::runtime::ring::Completion;
-use crate::runtime::signals::Signals;
+use crate::runtime::signals::{Asked, Signals};
 use crate::runtime::socket::{self, ListenOptions};
 use crate::runtime::transfer::Pipes;
 use crate::runtime::turn::{self, Next, Turn};
@@ -31,7 +33,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender as ChannelSender, channel};
 use std::time::{Duration, Instant};
 
@@ -56,14 +58,13 @@ struct Common {
     config: Config,
     board: Arc<StartBoard>,
     postbox: Arc<Postbox<Message<File>>>,
-    stop: Arc<AtomicBool>,
     /// How many cores are short of memory for records.
     short_cores: Arc<AtomicUsize>,
     advertised: HostPort,
     started: ChannelSender<(CoreIndex, Result<Started, Failure>)>,
 }
 
-/// Runs the broker until SIGTERM or SIGINT.
+/// Runs the broker until SIGTERM or SIGINT. SIGUSR1 shows the counters meanwhile.
 ///
 /// # Errors
 /// With the exit code of the class of what went wrong.
@@ -91,30 +92,38 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     let common = Arc::new(Common {
         board: StartBoard::new(count),
         postbox: Postbox::new(usize::from(count)),
-        stop: Arc::new(AtomicBool::new(false)),
         short_cores: Arc::default(),
         advertised,
         started: sender,
         config,
     });
-    let mut doorbells = Vec::new();
+    let mut desk = Desk::new();
     let mut cores = Vec::new();
     for (index, listener) in (0..count).map(CoreIndex).zip(listeners) {
         let doorbell = Doorbell::new().map_err(|error| failure(Exit::Kernel, format!("no eventfd: {error}")))?;
-        doorbells.push(doorbell.clone());
+        let reporter = desk.reporter(doorbell.clone());
         let (common, options) = (common.clone(), core_options(&common.config, index));
-        let core = executor::start(options, doorbell, move |runtime| run_core(runtime, listener, common));
+        let core = executor::start(options, doorbell, move |runtime| run_core(runtime, listener, reporter, common));
         cores.push(core.map_err(|error| failure(Exit::Kernel, error.to_string()))?);
     }
     wait_until_started(&receiver, count, began)?;
     ready(address);
 
-    let signal = signals.wait();
+    let signal = loop {
+        match signals.wait() {
+            Asked::Counters => desk.show(),
+            Asked::Stop(signal) => break signal,
+        }
+    };
     tracing::info!(signal, "ringlog stops");
     let stopping = Instant::now();
-    common.stop.store(true, Ordering::Relaxed);
-    doorbells.iter().for_each(Doorbell::ring);
-    join(cores, stopping)
+    desk.stop();
+    let ended = join(cores, stopping);
+    // Unasked, so only where the log is wanted.
+    if tracing::enabled!(tracing::Level::INFO) {
+        desk.show_last();
+    }
+    ended
 }
 
 /// A core that has lost an invariant must not leave the others serving: whatever the build, a panic ends the process.
@@ -258,7 +267,12 @@ fn wait_until_started(
 }
 
 /// The body of one core: starts its shard, then serves until told to stop.
-async fn run_core(runtime: CoreRuntime, listener: TcpListener, common: Arc<Common>) -> std::io::Result<()> {
+async fn run_core(
+    runtime: CoreRuntime,
+    listener: TcpListener,
+    reporter: Reporter,
+    common: Arc<Common>,
+) -> std::io::Result<()> {
     let index = runtime.index;
     let mailboxes = Mailboxes::new(index, common.postbox.clone(), &runtime.ring);
     let shard = match start_shard(&runtime, &common).await {
@@ -284,7 +298,7 @@ async fn run_core(runtime: CoreRuntime, listener: TcpListener, common: Arc<Commo
             config::ColdRead::Splice => ColdRead::Splice,
             config::ColdRead::Direct => ColdRead::Direct,
         },
-        sent: SentBytes::default(),
+        sent: SentCounters::default(),
     };
     let cores = config.core.cpus.len();
     let settings = ServerSettings {
@@ -304,11 +318,12 @@ async fn run_core(runtime: CoreRuntime, listener: TcpListener, common: Arc<Commo
         api: Api::new(index, api),
         sender,
         settings,
-        stop: common.stop.clone(),
+        reporter,
         short_cores: common.short_cores.clone(),
     });
     server.serve(listener);
-    turn::run(&mut server, &runtime.ring, &runtime.tasks).await;
+    let turns = turn::run(&mut server, &runtime.ring, &runtime.tasks).await;
+    server.end(&turns);
     Ok(())
 }
 
@@ -387,7 +402,7 @@ impl Turn for Starting {
         }
     }
 
-    fn end_of_turn(&mut self, now: Now) -> Next {
+    fn end_of_turn(&mut self, now: Now, _: &TurnCounters) -> Next {
         if self.outcome.borrow().is_some() {
             return Next::Stop;
         }

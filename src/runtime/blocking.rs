@@ -4,6 +4,7 @@
 //! the calls itself: nobody waits for its turns then, and opening thousands of files costs more in handing over than in doing.
 
 use super::doorbell::Doorbell;
+use crate::base::counters::HelperCounters;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
@@ -31,7 +32,9 @@ struct HelperInner {
 
 #[derive(Default)]
 struct Waiting {
-    next: u64,
+    /// Id of the last call, and how many there were.
+    last: u64,
+    pending_max: u64,
     wakers: std::collections::HashMap<u64, Option<Waker>>,
 }
 
@@ -69,9 +72,10 @@ impl Helper {
         }
         let id = {
             let mut waiting = self.inner.waiting.borrow_mut();
-            waiting.next += 1;
-            let id = waiting.next;
+            waiting.last += 1;
+            let id = waiting.last;
             waiting.wakers.insert(id, None);
+            waiting.pending_max = waiting.pending_max.max(waiting.wakers.len() as u64);
             id
         };
         let (target, finished, doorbell) = (result.clone(), self.inner.finished.clone(), self.inner.doorbell.clone());
@@ -83,6 +87,16 @@ impl Helper {
         });
         assert!(self.inner.jobs.send(job).is_ok(), "the helper thread lives as long as this handle");
         Call { result, id, inner: self.inner.clone() }
+    }
+
+    /// What the thread was given so far.
+    pub fn counters(&self) -> HelperCounters {
+        let waiting = self.inner.waiting.borrow();
+        HelperCounters {
+            calls: waiting.last,
+            pending_now: waiting.wakers.len() as u64,
+            pending_max: waiting.pending_max,
+        }
     }
 
     /// Wakes the futures whose calls have finished. To be called when the doorbell rang.

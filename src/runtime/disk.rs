@@ -249,8 +249,7 @@ impl Disk for CoreDisk {
     }
 
     async fn sync(&self, file: &File) -> io::Result<()> {
-        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build();
-        let result = self.ring.awaited(entry, file.clone()).await;
+        let result = self.ring.sync(file).await;
         result.map(drop).map_err(|error| naming(&file.inner.path, error))
     }
 

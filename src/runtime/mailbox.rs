@@ -3,6 +3,7 @@
 //! Each pair of cores has a box of its own, so a lock is taken by two threads at most, once a turn, for the length of a swap.
 
 use super::ring::Ring;
+use crate::base::counters::MailboxCounters;
 use crate::base::ids::CoreIndex;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -42,17 +43,6 @@ impl<M: Send> Postbox<M> {
         };
         Arc::new(Postbox { inboxes: (0..cores).map(|_| inbox()).collect() })
     }
-}
-
-/// Figures of one core's messages since the start.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct MailboxCounters {
-    pub sent: u64,
-    pub received: u64,
-    /// Batches moved: the ratio to `sent` is what batching saves.
-    pub batches: u64,
-    /// Flushes that found a box full.
-    pub full: u64,
 }
 
 /// One core's end of all boxes. Stays on its core.
@@ -121,11 +111,14 @@ impl<M: Send> Mailboxes<M> {
         if !inbox.announced.swap(false, Ordering::AcqRel) {
             return;
         }
+        let before = into.len();
         for slot in &inbox.slots {
             std::mem::swap(&mut *slot.messages.lock().expect("never poisoned"), &mut self.spare);
-            self.counters.received += self.spare.len() as u64;
             into.append(&mut self.spare);
         }
+        let found = (into.len() - before) as u64;
+        self.counters.received += found;
+        self.counters.depth_max = self.counters.depth_max.max(found);
     }
 }
 
@@ -149,6 +142,8 @@ mod tests {
         b.receive(&mut got);
         assert_eq!(got, (0..100).collect::<Vec<_>>());
         assert_eq!(ring.counters().wakes_sent, 1);
+        assert_eq!((a.counters.sent, a.counters.batches), (100, 10));
+        assert_eq!((b.counters.received, b.counters.depth_max), (100, 100));
         got.clear();
         b.receive(&mut got);
         assert!(got.is_empty());

@@ -9,6 +9,7 @@ pub mod executor;
 pub mod host;
 pub mod mailbox;
 pub mod memory;
+mod meter;
 pub mod ring;
 pub mod signals;
 pub mod socket;

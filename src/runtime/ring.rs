@@ -7,6 +7,7 @@ use super::disk::File;
 use super::doorbell::Doorbell;
 use super::memory::RecordBuffer;
 use super::transfer::Pipe;
+use crate::base::counters::RingCounters;
 use crate::ports::{Buffer, DiskCompletion, WriteToken};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::any::Any;
@@ -67,19 +68,6 @@ struct Awaited {
     waker: RefCell<Option<Waker>>,
     /// What the kernel may touch until the completion.
     _keep: Box<dyn Any>,
-}
-
-/// Figures of one ring, counted since the start.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct RingCounters {
-    pub submissions: u64,
-    pub completions: u64,
-    /// Calls of io_uring_enter.
-    pub enters: u64,
-    /// Of these, the ones that were allowed to sleep.
-    pub waits: u64,
-    pub wakes_sent: u64,
-    pub wakes_received: u64,
 }
 
 struct Inner {
@@ -173,7 +161,9 @@ impl Ring {
     ) {
         let entry = write_entry(file, offset, buffer, range.clone(), durable);
         let slot = Slot::Write { token, bytes: range.len(), _file: file.clone(), _buffer: buffer.clone() };
-        self.inner.borrow_mut().submit(entry, slot);
+        let mut inner = self.inner.borrow_mut();
+        inner.counters.writes += 1;
+        inner.submit(entry, slot);
     }
 
     /// Moves up to `bytes` of the page cache at `offset` into `pipe`, reading the file where they are not there. Runs in a kernel worker.
@@ -187,7 +177,9 @@ impl Ring {
         )
         .build();
         let slot = Slot::Splice { connection, _file: file.clone(), pipe: Some(pipe) };
-        self.inner.borrow_mut().submit(entry, slot);
+        let mut inner = self.inner.borrow_mut();
+        inner.counters.splices += 1;
+        inner.submit(entry, slot);
     }
 
     /// Reads up to `bytes` at `offset` around the page cache to the end of `buffer`; all three in whole blocks.
@@ -204,7 +196,9 @@ impl Ring {
     ) -> io::Result<()> {
         let fd = file.around_page_cache()?;
         let entry = read_entry(fd, offset, &buffer, bytes);
-        self.inner.borrow_mut().submit(entry, Slot::DirectRead { connection, _file: file.clone(), buffer });
+        let mut inner = self.inner.borrow_mut();
+        inner.counters.direct_reads += 1;
+        inner.submit(entry, Slot::DirectRead { connection, _file: file.clone(), buffer });
         Ok(())
     }
 
@@ -217,6 +211,13 @@ impl Ring {
         let awaited = Rc::new(Awaited { result: Cell::new(None), waker: RefCell::new(None), _keep: Box::new(keep) });
         self.inner.borrow_mut().submit(entry, Slot::Await(awaited.clone()));
         Operation { awaited }
+    }
+
+    /// fdatasync of `file`.
+    pub(super) fn sync(&self, file: &File) -> impl Future<Output = io::Result<usize>> + use<> {
+        self.inner.borrow_mut().counters.syncs += 1;
+        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build();
+        self.awaited(entry, file.clone())
     }
 
     /// Gives the kernel what has been submitted and lets it run what is due. Sleeps for up to `timeout` if there is nothing

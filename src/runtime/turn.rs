@@ -4,8 +4,10 @@
 //! glommio itself never parks, so its wake-ups cannot be lost.
 
 use super::clock::SystemClock;
+use super::meter::Meter;
 use super::ring::{Completion, Ring};
 use super::tasks::Tasks;
+use crate::base::counters::TurnCounters;
 use crate::base::time::{Nanos, Now};
 use crate::ports::Clock;
 use std::time::Duration;
@@ -18,8 +20,8 @@ pub trait Turn {
     /// Something asked for has happened.
     fn on_completion(&mut self, completion: Completion, now: Now);
 
-    /// All completions of this turn have been handed over.
-    fn end_of_turn(&mut self, now: Now) -> Next;
+    /// All completions of this turn have been handed over. `so_far`: what the loop counted before this turn.
+    fn end_of_turn(&mut self, now: Now, so_far: &TurnCounters) -> Next;
 }
 
 /// When the next turn is wanted.
@@ -35,43 +37,32 @@ pub enum Next {
     Stop,
 }
 
-/// Figures of the loop since the start.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct TurnCounters {
-    pub turns: u64,
-    /// Nanoseconds spent in turns, sleeping excluded.
-    pub busy_ns: u64,
-    /// The longest turn, in nanoseconds.
-    pub turn_ns_max: u64,
-    /// Turns longer than 2 ms: a stall that a client could notice.
-    pub stalls: u64,
-}
-
-/// A turn longer than this is counted as a stall.
-const STALL_NS: u64 = 2_000_000;
-
 /// Runs `core` until it answers `Next::Stop`. Must be called within a task of the executor that `tasks` belongs to.
+/// Returns what the loop has counted.
 pub async fn run(core: &mut impl Turn, ring: &Ring, tasks: &Tasks) -> TurnCounters {
     let clock = SystemClock;
-    let mut counters = TurnCounters::default();
+    let mut meter = Meter::new(clock.now().mono);
     let mut completions = Vec::new();
     let mut next = Next::Now;
     let mut polls = tasks.polls();
     loop {
+        let entered = clock.now().mono;
+        meter.enters(entered);
         // What a background task has done since the last turn may be waiting for this one.
         let news = tasks.runnable() > 0 || tasks.polls() != polls;
-        let timeout = if news { None } else { sleep_time(next, clock.now().mono) };
+        let timeout = if news { None } else { sleep_time(next, entered) };
         polls = tasks.polls();
         ring.enter(timeout);
         let began = clock.now();
+        meter.begins(timeout.is_none().then_some(entered), began.mono);
         let any = ring.reap(&mut completions);
         for completion in completions.drain(..) {
             core.on_completion(completion, began);
         }
-        next = core.end_of_turn(began);
-        account(&mut counters, clock.now().mono.since(began.mono));
+        next = core.end_of_turn(began, meter.counters());
+        meter.ends(clock.now().mono);
         if next == Next::Stop {
-            return counters;
+            return *meter.counters();
         }
         if tasks.runnable() > 0 {
             if any || next == Next::Now {
@@ -90,13 +81,6 @@ fn sleep_time(next: Next, now: Nanos) -> Option<Duration> {
         Next::At(time) if time <= now => None,
         Next::At(time) => Some(Duration::from_nanos(time.since(now)).min(SLEEP_MAX)),
     }
-}
-
-fn account(counters: &mut TurnCounters, ns: u64) {
-    counters.turns += 1;
-    counters.busy_ns += ns;
-    counters.turn_ns_max = counters.turn_ns_max.max(ns);
-    counters.stalls += u64::from(ns > STALL_NS);
 }
 
 #[cfg(test)]
@@ -149,7 +133,7 @@ mod tests {
     impl Turn for Busy {
         fn on_completion(&mut self, _: Completion, _: Now) {}
 
-        fn end_of_turn(&mut self, _: Now) -> Next {
+        fn end_of_turn(&mut self, _: Now, _: &TurnCounters) -> Next {
             self.turns -= 1;
             self.doorbell.ring();
             if self.turns == 0 { Next::Stop } else { Next::Idle }
@@ -178,7 +162,7 @@ mod tests {
     impl Turn for Idle {
         fn on_completion(&mut self, _: Completion, _: Now) {}
 
-        fn end_of_turn(&mut self, _: Now) -> Next {
+        fn end_of_turn(&mut self, _: Now, _: &TurnCounters) -> Next {
             self.turns.set(self.turns.get() + 1);
             if self.stop.get() { Next::Stop } else { Next::Idle }
         }
@@ -239,8 +223,8 @@ mod tests {
             }
         }
 
-        fn end_of_turn(&mut self, now: Now) -> Next {
-            self.inner.end_of_turn(now)
+        fn end_of_turn(&mut self, now: Now, so_far: &TurnCounters) -> Next {
+            self.inner.end_of_turn(now, so_far)
         }
     }
 

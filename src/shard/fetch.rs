@@ -7,7 +7,7 @@ use crate::base::ids::Offset;
 use crate::base::time::Now;
 use crate::log::{LogIndex, ReadError};
 use crate::partition::waiters::Ticket;
-use crate::ports::Disk;
+use crate::ports::{Disk, Piece};
 
 /// A fetch that is not answered yet.
 pub(super) struct WaitingFetch {
@@ -88,6 +88,7 @@ impl<D: Disk> Shard<D> {
                 if failed || hurried || bytes >= fetch.bytes_min {
                     self.waiting_fetches.remove(id);
                     self.fetch_origins.remove(&origin);
+                    self.count_fetched(&parts);
                     return self.answer(origin, Answer::Fetch { core: self.core, parts });
                 }
                 let slots: Vec<u32> = fetch.parts.iter().filter_map(|part| self.slot(part.partition)).collect();
@@ -96,6 +97,19 @@ impl<D: Disk> Shard<D> {
                 self.keep_fetch(id, fetch);
                 self.waiting_fetches.find(id).expect("kept above").ticket = Some(ticket);
             }
+        }
+    }
+
+    fn count_fetched(&mut self, parts: &[Fetched<D::File>]) {
+        let counters = &mut self.fetch_counters;
+        counters.answers += 1;
+        for piece in parts.iter().flat_map(|part| &part.pieces) {
+            let (pieces, bytes) = match piece {
+                Piece::Memory(_) => (&mut counters.tail_pieces, &mut counters.tail_bytes),
+                Piece::File { .. } => (&mut counters.file_pieces, &mut counters.file_bytes),
+            };
+            *pieces += 1;
+            *bytes += piece.bytes();
         }
     }
 

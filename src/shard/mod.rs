@@ -25,6 +25,7 @@ pub mod startup;
 pub use crate::group::GroupSettings;
 pub use crate::log::LogSettings;
 
+use crate::base::counters::FetchCounters;
 use crate::base::ids::{CoreIndex, NodeId, PartitionId};
 use crate::base::time::{Nanos, Now};
 use crate::cluster::configs::Overrides;
@@ -114,6 +115,7 @@ pub struct Shard<D: Disk> {
     waiting_produces: Slab<WaitingProduce>,
     backlog: VecDeque<BackloggedPart>,
     waiting_fetches: Slab<WaitingFetch>,
+    fetch_counters: FetchCounters,
     fetch_origins: HashMap<Origin, u64>,
     fetch_waiters: FetchWaiters<u32, u64>,
     /// Fetches that were woken in this turn.

@@ -331,6 +331,7 @@ impl<D: Disk> Shard<D> {
             waiting_produces: Slab::default(),
             backlog: VecDeque::new(),
             waiting_fetches: Slab::default(),
+            fetch_counters: Default::default(),
             fetch_origins: HashMap::new(),
             fetch_waiters: FetchWaiters::default(),
             ready_fetches: Vec::new(),

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
 
 pub mod clients;
+pub mod counters;
 pub mod raw;
 pub mod wire;
 
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use counters::Counters;
 
 /// A broker that has not said `ready` by then never will. Apache Kafka takes 3 s on an idle host.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -119,6 +122,20 @@ impl Broker {
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("every process has it");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number of kB");
         kib << 10
+    }
+
+    /// What the broker's cores have counted so far. Asks by SIGUSR1 and waits for the answer.
+    pub fn counters(&self) -> Counters {
+        let shown = |log: &str| log.matches(counters::END).count();
+        let before = shown(&self.log());
+        let pid = Pid::from_child(&self.process.as_ref().expect("the broker runs").child);
+        kill_process(pid, Signal::USR1).expect("a child that was not waited for can be signalled");
+        let mut log = String::new();
+        clients::until("the counters are shown", || {
+            log = self.log();
+            (shown(&log) > before).then_some(())
+        });
+        Counters::last_of(&log)
     }
 
     /// Everything the broker wrote to standard error so far.

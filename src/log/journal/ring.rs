@@ -4,8 +4,8 @@
 //! file. Live files are freed oldest first, so a journal is always one unbroken stretch of records.
 
 use super::format::{FIRST_COMMIT_AT, FileHeader};
+use crate::base::counters::JournalCounters;
 use crate::base::limits::DISK_BLOCK_BYTES;
-use crate::log::counters::Counters;
 use crate::log::dir;
 use crate::log::error::{Fatal, Refused, is_disk_full};
 use crate::log::settings::LogSettings;
@@ -174,7 +174,7 @@ impl<D: Disk> Ring<D> {
     }
 
     /// Frees the oldest files that nobody needs. `pending`: the oldest file with a write not yet complete.
-    pub fn free_oldest(&mut self, pending: Option<u32>, counters: &mut Counters) {
+    pub fn free_oldest(&mut self, pending: Option<u32>, counters: &mut JournalCounters) {
         while self.live.len() > 1 {
             let oldest = &self.live[0];
             let is_pending = pending.is_some_and(|pending| pending <= oldest.sequence);
@@ -183,7 +183,7 @@ impl<D: Disk> Ring<D> {
             }
             let file = self.live.pop_front().expect("more than one");
             self.free.push_back(FreeFile { number: file.number, file: file.file });
-            counters.journal_files_recycled += 1;
+            counters.files_recycled += 1;
         }
     }
 
@@ -246,14 +246,14 @@ impl<D: Disk> Ring<D> {
     pub fn prepared(
         &mut self,
         outcome: Result<ReadyFile<D::File>, (PathBuf, io::Error)>,
-        counters: &mut Counters,
+        counters: &mut JournalCounters,
     ) -> Result<(), Fatal> {
         self.preparing = false;
         match outcome {
             Ok(ready) => {
                 self.no_space = false;
                 self.ready.push_back(ready);
-                counters.journal_files_created += 1;
+                counters.files_created += 1;
             }
             Err((_, error)) if is_disk_full(&error) => self.no_space = true,
             Err((path, error)) => return Err(Fatal::new("prepare the journal file", &path, &error)),

@@ -1,0 +1,195 @@
+//! The counters of all cores on stderr: when SIGUSR1 asks for them, and at an orderly stop.
+//!
+//! Each core takes its own at the end of a turn and sends them; the main thread writes, since whoever reads stderr may be slow.
+
+use crate::base::counters::CoreCounters;
+use crate::base::ids::CoreIndex;
+use crate::runtime::doorbell::Doorbell;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How long the main thread waits for a core that is asked for its counters. One that takes longer hangs in a turn.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Number of the report that a core gives unasked, when it has stopped.
+const LAST: u32 = u32::MAX;
+
+/// What the main thread wants of the cores. They look at it once a turn.
+#[derive(Default)]
+pub struct Orders {
+    /// The process is to end.
+    stop: AtomicBool,
+    /// Number of the report that was asked for last.
+    report: AtomicU32,
+}
+
+impl Orders {
+    pub fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+struct Report {
+    number: u32,
+    core: CoreIndex,
+    counters: CoreCounters,
+}
+
+/// A core's end: knows whether a report is due, and sends it.
+pub struct Reporter {
+    core: CoreIndex,
+    orders: Arc<Orders>,
+    reports: Sender<Report>,
+    given: u32,
+}
+
+impl Reporter {
+    pub fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Whether a report is wanted that was not given yet; true once for each.
+    pub fn is_asked(&mut self) -> bool {
+        let asked = self.orders.report.load(Ordering::Relaxed);
+        std::mem::replace(&mut self.given, asked) != asked
+    }
+
+    /// Answers the report that was asked for.
+    pub fn give(&self, counters: CoreCounters) {
+        self.send(self.given, counters);
+    }
+
+    /// The core has stopped: these are its last.
+    pub fn give_last(&self, counters: CoreCounters) {
+        self.send(LAST, counters);
+    }
+
+    fn send(&self, number: u32, counters: CoreCounters) {
+        // Nobody listens any more where the process is already ending without this core.
+        let _ = self.reports.send(Report { number, core: self.core, counters });
+    }
+}
+
+/// The main thread's end.
+pub struct Desk {
+    orders: Arc<Orders>,
+    doorbells: Vec<Doorbell>,
+    sender: Sender<Report>,
+    reports: Receiver<Report>,
+}
+
+impl Desk {
+    pub fn new() -> Desk {
+        let (sender, reports) = channel();
+        Desk { orders: Arc::default(), doorbells: Vec::new(), sender, reports }
+    }
+
+    /// The end of the next core, which is woken by `doorbell`.
+    pub fn reporter(&mut self, doorbell: Doorbell) -> Reporter {
+        let core = CoreIndex(self.doorbells.len() as u16);
+        self.doorbells.push(doorbell);
+        Reporter { core, orders: self.orders.clone(), reports: self.sender.clone(), given: 0 }
+    }
+
+    /// Tells all cores to stop.
+    pub fn stop(&self) {
+        self.orders.stop.store(true, Ordering::Relaxed);
+        self.doorbells.iter().for_each(Doorbell::ring);
+    }
+
+    /// Asks all cores for their counters and writes them to stderr.
+    pub fn show(&self) {
+        let number = self.orders.report.fetch_add(1, Ordering::Relaxed) + 1;
+        self.doorbells.iter().for_each(Doorbell::ring);
+        let mut found = vec![None; self.doorbells.len()];
+        let deadline = Instant::now() + PATIENCE;
+        while found.iter().any(Option::is_none) {
+            let Ok(report) = self.reports.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+                break;
+            };
+            // One that comes too late for its own report is left out of this one.
+            if report.number == number {
+                found[usize::from(report.core.0)] = Some(report.counters);
+            }
+        }
+        write(&found);
+    }
+
+    /// Writes what the cores that have stopped counted last.
+    pub fn show_last(&self) {
+        let mut found = vec![None; self.doorbells.len()];
+        for report in self.reports.try_iter().filter(|report| report.number == LAST) {
+            found[usize::from(report.core.0)] = Some(report.counters);
+        }
+        write(&found);
+    }
+}
+
+/// In one piece, so that no line of the log comes between.
+fn write(found: &[Option<CoreCounters>]) {
+    // Nobody may be reading stderr; the broker serves all the same.
+    let _ = std::io::stderr().write_all(render(found).as_bytes());
+}
+
+/// A line for each group of each core, and one that ends the report.
+fn render(found: &[Option<CoreCounters>]) -> String {
+    let mut text = String::new();
+    for (core, counters) in found.iter().enumerate() {
+        match counters {
+            Some(counters) => render_core(&mut text, core, counters),
+            None => line(&mut text, format_args!("counters core={core}: no answer")),
+        }
+    }
+    line(&mut text, format_args!("counters shown cores={}", found.len()));
+    text
+}
+
+fn render_core(text: &mut String, core: usize, counters: &CoreCounters) {
+    for (group, mut values) in counters.groups() {
+        if group == "journal" {
+            let journal = counters.journal;
+            values.push(("commit_us_mean", journal.commit_ns / 1000 / journal.commits.max(1)));
+        }
+        let values: Vec<String> = values.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        line(text, format_args!("counters core={core} {group}: {}", values.join(" ")));
+    }
+}
+
+fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
+    writeln!(text, "{content}").expect("a String takes everything");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_of_every_core_has_its_line() {
+        let mut counters = CoreCounters::default();
+        counters.turns.turns = 7;
+        counters.journal.commits = 2;
+        counters.journal.commit_ns = 9_000;
+        counters.sent.direct_sends = 3;
+        let text = render(&[Some(counters), None]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), counters.groups().len() + 2);
+        assert!(lines[0].starts_with("counters core=0 turns: turns=7 busy_ns=0 "), "{text}");
+        let journal = lines.iter().find(|line| line.starts_with("counters core=0 journal: ")).expect("a journal");
+        assert!(journal.contains(" commits=2 ") && journal.ends_with(" commit_us_mean=4"), "{journal}");
+        assert!(text.contains(" direct_sends=3\n"));
+        assert_eq!(lines[lines.len() - 2..], ["counters core=1: no answer", "counters shown cores=2"]);
+    }
+
+    #[test]
+    fn a_report_is_asked_of_a_core_once() {
+        let mut desk = Desk::new();
+        let mut reporter = desk.reporter(Doorbell::new().expect("an eventfd"));
+        assert!(!reporter.is_asked());
+        desk.orders.report.fetch_add(1, Ordering::Relaxed);
+        assert!(reporter.is_asked());
+        assert!(!reporter.is_asked());
+    }
+}

@@ -1,0 +1,131 @@
+//! What the time of a turn loop goes to, and whose fault a long turn is. Measures and adds up; decides nothing.
+
+use crate::base::counters::TurnCounters;
+use crate::base::time::Nanos;
+
+/// Longer than this a client could notice.
+const LONG_NS: u64 = 2_000_000;
+
+/// What this thread has used of its CPU, and how often it has given it up.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct ThreadUse {
+    cpu_ns: u64,
+    /// Times a call made the thread sleep; times that others got the CPU instead are not among them.
+    slept: u64,
+}
+
+impl ThreadUse {
+    /// Of the calling thread, so far. One plain system call, a few hundred nanoseconds.
+    fn now() -> ThreadUse {
+        // SAFETY: an all-zero rusage is valid, the call fills it, and it cannot fail for the calling thread.
+        let usage = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
+            usage
+        };
+        let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+        ThreadUse { cpu_ns: ns(usage.ru_utime) + ns(usage.ru_stime), slept: usage.ru_nvcsw as u64 }
+    }
+}
+
+/// Follows one loop through its turns.
+pub(super) struct Meter {
+    counters: TurnCounters,
+    began: Nanos,
+    at_begin: ThreadUse,
+    ended: Nanos,
+}
+
+impl Meter {
+    pub fn new(now: Nanos) -> Meter {
+        Meter { counters: TurnCounters::default(), began: now, at_begin: ThreadUse::default(), ended: now }
+    }
+
+    pub fn counters(&self) -> &TurnCounters {
+        &self.counters
+    }
+
+    /// The loop goes to its ring; what has gone by since the last turn was background work.
+    pub fn enters(&mut self, now: Nanos) {
+        let ns = now.since(self.ended);
+        self.counters.background_us_max = self.counters.background_us_max.max(ns / 1000);
+        self.counters.background_over_2ms += u64::from(ns > LONG_NS);
+    }
+
+    /// It has come back; a turn begins. `entered`: when it went there, if it was not allowed to sleep.
+    pub fn begins(&mut self, entered: Option<Nanos>, now: Nanos) {
+        if let Some(entered) = entered {
+            self.counters.enter_us_max = self.counters.enter_us_max.max(now.since(entered) / 1000);
+        }
+        self.began = now;
+        self.at_begin = ThreadUse::now();
+    }
+
+    /// The turn is over.
+    pub fn ends(&mut self, now: Nanos) {
+        self.ended = now;
+        let ns = now.since(self.began);
+        self.counters.turns += 1;
+        self.counters.busy_ns += ns;
+        self.counters.turn_us_max = self.counters.turn_us_max.max(ns / 1000);
+        if ns > LONG_NS {
+            self.blame(ThreadUse::now());
+        }
+    }
+
+    fn blame(&mut self, at_end: ThreadUse) {
+        self.counters.over_2ms += 1;
+        if at_end.cpu_ns - self.at_begin.cpu_ns > LONG_NS {
+            self.counters.over_2ms_busy += 1;
+        } else if at_end.slept > self.at_begin.slept {
+            self.counters.over_2ms_blocked += 1;
+        } else {
+            self.counters.over_2ms_preempted += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_turn_is_blamed_on_what_made_it_long() {
+        let mut meter = Meter::new(Nanos(0));
+        meter.at_begin = ThreadUse { cpu_ns: 100, slept: 7 };
+        meter.blame(ThreadUse { cpu_ns: 101 + LONG_NS, slept: 9 });
+        meter.blame(ThreadUse { cpu_ns: 200, slept: 8 });
+        meter.blame(ThreadUse { cpu_ns: 200, slept: 7 });
+        let TurnCounters { over_2ms, over_2ms_busy, over_2ms_blocked, over_2ms_preempted, .. } = meter.counters;
+        assert_eq!((over_2ms, over_2ms_busy, over_2ms_blocked, over_2ms_preempted), (3, 1, 1, 1));
+    }
+
+    #[test]
+    fn turns_entering_and_the_background_are_told_apart() {
+        let mut meter = Meter::new(Nanos(0));
+        meter.enters(Nanos(3_000_000));
+        meter.begins(Some(Nanos(3_000_000)), Nanos(3_010_000));
+        meter.ends(Nanos(3_030_000));
+        meter.enters(Nanos(3_030_000));
+        // Slept: nobody knows for how long it submitted.
+        meter.begins(None, Nanos(9_000_000));
+        meter.ends(Nanos(9_005_000));
+        let expected = TurnCounters {
+            turns: 2,
+            busy_ns: 25_000,
+            turn_us_max: 20,
+            enter_us_max: 10,
+            background_us_max: 3000,
+            background_over_2ms: 1,
+            ..TurnCounters::default()
+        };
+        assert_eq!(*meter.counters(), expected);
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_is_seen_to() {
+        let before = ThreadUse::now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(ThreadUse::now().slept > before.slept);
+    }
+}
