@@ -179,7 +179,8 @@ fn cold_segments_go_through_a_pipe() {
     let after = broker.counters();
     let [sendfile, splice, direct] = from_files(&after, &before);
     assert_eq!((sendfile + splice, direct), (sum, 0));
-    assert!(splice > 0 && after.since(&before, "ring.splices") > 0);
+    // Nothing is read ahead, on the core least of all. A page that a splice has read and its pipe had no room for may go by sendfile.
+    assert!(splice > sum / 2 && after.since(&before, "ring.splices") > 0, "{sendfile} {splice}");
     // What a cold read has brought into the page cache is there for the next one.
     assert_eq!(read_old(&mut wire, &topic), sum);
     assert_eq!(from_files(&broker.counters(), &after), [sum, 0, 0]);

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 pub const TRANSFER_BYTES_MAX: usize = 256 << 10;
 /// Bytes a pipe can hold; asked for, and less where `fs.pipe-user-pages-soft` says so.
 const PIPE_BYTES: i32 = 1 << 20;
+/// Distance of the probes in a range that is to be sent from the page cache.
+const PROBE_BYTES: usize = 64 << 10;
 /// `cachestat(2)`: Linux 6.5. The libc crate has no name for it on every target.
 const SYS_CACHESTAT: libc::c_long = 451;
 
@@ -27,25 +29,29 @@ struct Cachestat {
     nr_recently_evicted: u64,
 }
 
-/// How many bytes at the front of `[offset, offset + bytes)` are in the page cache: all of them or none, by whole ranges.
+/// Whether `[offset, offset + bytes)` can be sent from the page cache without waiting for the disk. `bytes` is not 0.
 ///
-/// Before Linux 6.5 the last page is probed alone.
+/// cachestat counts the pages that are there, but also those that somebody is just reading; so a byte is read every
+/// `PROBE_BYTES`, which such pages refuse. Reads of the disk are larger than that or end at an end of the range.
+/// Before Linux 6.5 the probes are all there is.
 pub fn resident(file: &File, offset: u64, bytes: usize) -> bool {
     const PAGE: u64 = 4096;
-    let first = offset / PAGE;
-    let last = (offset + bytes as u64 - 1) / PAGE;
+    let last = offset + bytes as u64 - 1;
     let range = CachestatRange { off: offset, len: bytes as u64 };
     let mut found = Cachestat::default();
     // SAFETY: both structures have the kernel's layout and live through the call.
     let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut found, 0u32) };
-    if result == 0 {
-        return found.nr_cache > last - first;
+    if result == 0 && found.nr_cache <= last / PAGE - offset / PAGE {
+        return false;
     }
+    (offset..last).step_by(PROBE_BYTES).chain([last]).all(|at| can_read_at_once(file, at))
+}
+
+fn can_read_at_once(file: &File, at: u64) -> bool {
     let mut byte = 0u8;
     let piece = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    let at = (offset + bytes as u64 - 1) as i64;
     // SAFETY: one byte is read into `byte`.
-    unsafe { libc::preadv2(file.as_raw_fd(), &raw const piece, 1, at, libc::RWF_NOWAIT) == 1 }
+    unsafe { libc::preadv2(file.as_raw_fd(), &raw const piece, 1, at as i64, libc::RWF_NOWAIT) == 1 }
 }
 
 /// Sends `bytes` of `file` from `offset` to a non-blocking socket; returns how many it took. 0: the file ends there.
