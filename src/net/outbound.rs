@@ -16,7 +16,11 @@ use std::io;
 use std::sync::Arc;
 
 /// Bytes one connection may send before the next one has its turn.
-const TURN_BYTES_MAX: usize = 1 << 20;
+const PUMP_BYTES_MAX: usize = 1 << 20;
+/// Bytes all connections together may send in one part of a turn: half a millisecond where a MiB takes a quarter of one.
+const PART_BYTES_MAX: usize = 2 << 20;
+/// A reply of so much memory does not wait for those that were larger.
+const SMALL_BYTES_MAX: usize = 16 << 10;
 /// One cold read.
 const COLD_READ_BYTES: usize = 1 << 20;
 
@@ -41,6 +45,25 @@ pub struct Sender {
     pub pool: Arc<Pool>,
     pub cold_read: ColdRead,
     pub sent: SentCounters,
+    /// What may still be sent in this part of the turn.
+    left: usize,
+}
+
+impl Sender {
+    pub fn new(ring: Ring, pool: Arc<Pool>, cold_read: ColdRead) -> Sender {
+        let sent = SentCounters::default();
+        Sender { ring, pipes: Pipes::default(), pool, cold_read, sent, left: PART_BYTES_MAX }
+    }
+
+    /// Another part of the turn begins.
+    pub fn next_part(&mut self) {
+        self.left = PART_BYTES_MAX;
+    }
+
+    /// Whether this part of the turn has sent enough: more waits for the next turn, so that no turn becomes a stall.
+    pub fn is_spent(&self) -> bool {
+        self.left == 0
+    }
 }
 
 /// Where a connection's sending stands.
@@ -126,9 +149,10 @@ impl Outbound {
     /// # Errors
     /// The socket's, or the file's: the connection is then of no more use.
     pub fn pump(&mut self, socket: &Socket, connection: u64, sender: &mut Sender) -> io::Result<Progress> {
-        let mut budget = TURN_BYTES_MAX;
+        let mut budget = PUMP_BYTES_MAX;
         loop {
-            if budget == 0 {
+            let is_small = self.memory_bytes <= SMALL_BYTES_MAX && matches!(self.queue.front(), Some(Piece::Memory(_)));
+            if !self.queue.is_empty() && (budget == 0 || sender.is_spent() && !is_small) {
                 return Ok(Progress::Yield);
             }
             let sent = match self.queue.front() {
@@ -141,7 +165,10 @@ impl Outbound {
                 },
             };
             match sent {
-                Ok(sent) => budget = budget.saturating_sub(sent.max(1)),
+                Ok(sent) => {
+                    budget = budget.saturating_sub(sent.max(1));
+                    sender.left = sender.left.saturating_sub(sent);
+                }
                 Err(error) if blocked(&error) => return Ok(Progress::Blocked),
                 Err(error) => return Err(error),
             }

@@ -458,7 +458,10 @@ impl Server {
                 }
             }
         }
-        for id in std::mem::take(&mut self.listed) {
+        let mut listed = std::mem::take(&mut self.listed).into_iter();
+        while !self.sender.is_spent()
+            && let Some(id) = listed.next()
+        {
             if let Some(connection) = self.connections.find(id) {
                 connection.listed = false;
                 let (sends, reads) = (!connection.outbound.is_empty(), connection.has_input());
@@ -470,6 +473,10 @@ impl Server {
                 }
             }
         }
+        // Those that were not reached come first in the next turn.
+        let reached = std::mem::take(&mut self.listed);
+        self.listed.extend(listed);
+        self.listed.extend(reached);
     }
 
     /// Moves on towards the end, once it was asked for.
@@ -556,12 +563,16 @@ impl Turn for Server {
 
     fn end_of_turn(&mut self, now: Now, so_far: &TurnCounters) -> Next {
         self.take_messages(now);
+        self.sender.next_part();
         self.go_on(now);
         let replied = self.settle(now);
         self.shard.borrow_mut().end_of_turn(now);
+        self.sender.next_part();
         for id in replied {
             self.pump(id, now);
         }
+        // For the completions of the next turn.
+        self.sender.next_part();
         self.tick(now);
         self.advance_phase(now);
         for (core, message) in self.shard.borrow_mut().outbox.messages.drain(..) {

@@ -8,7 +8,7 @@ use super::server::{Parts, Server, ServerSettings};
 use crate::api::Api;
 use crate::api::dispatch::ApiSettings;
 use crate::base::config::{self, Config, HostPort};
-use crate::base::counters::{SentCounters, TurnCounters};
+use crate::base::counters::TurnCounters;
 use crate::base::exit::Exit;
 use crate::base::ids::CoreIndex;
 use crate::base::time::Now;
@@ -23,7 +23,6 @@ use crate::runtime::mailbox::{Mailboxes, Postbox};
 use crate::runtime::ring::Completion;
 use crate::runtime::signals::{Asked, Signals};
 use crate::runtime::socket::{self, ListenOptions};
-use crate::runtime::transfer::Pipes;
 use crate::runtime::turn::{self, Next, Turn};
 use crate::shard::commands::Message;
 use crate::shard::startup::{self, Place, StartBoard, StartFailure, Started};
@@ -290,15 +289,9 @@ async fn run_core(
         }
     };
     let config = &common.config;
-    let sender = Sender {
-        ring: runtime.ring.clone(),
-        pipes: Pipes::default(),
-        pool: runtime.disk.pool().clone(),
-        cold_read: match config.core.cold_read {
-            config::ColdRead::Splice => ColdRead::Splice,
-            config::ColdRead::Direct => ColdRead::Direct,
-        },
-        sent: SentCounters::default(),
+    let cold_read = match config.core.cold_read {
+        config::ColdRead::Splice => ColdRead::Splice,
+        config::ColdRead::Direct => ColdRead::Direct,
     };
     let cores = config.core.cpus.len();
     let settings = ServerSettings {
@@ -316,7 +309,7 @@ async fn run_core(
         mailboxes,
         shard,
         api: Api::new(index, api),
-        sender,
+        sender: Sender::new(runtime.ring.clone(), runtime.disk.pool().clone(), cold_read),
         settings,
         reporter,
         short_cores: common.short_cores.clone(),
