@@ -43,8 +43,10 @@ counters! {
         enter_us_max,
         /// Longest time that background tasks took between two turns.
         background_us_max,
-        /// How often they took more than 2 ms.
+        /// How often they took more than 2 ms ...
         background_over_2ms,
+        /// ... because they computed or slept that long: not where the machine gave the CPU to others.
+        background_over_2ms_own,
     }
 
     /// The core's io_uring, since the thread began.

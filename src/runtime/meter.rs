@@ -49,7 +49,16 @@ impl Meter {
     pub fn enters(&mut self, now: Nanos) {
         let ns = now.since(self.ended);
         self.counters.background_us_max = self.counters.background_us_max.max(ns / 1000);
-        self.counters.background_over_2ms += u64::from(ns > LONG_NS);
+        if ns > LONG_NS {
+            self.blame_background(self.ended.since(self.began), ThreadUse::now());
+        }
+    }
+
+    /// `turn_ns`: how long the turn before was. It counts as computed, so that no turn needs a second look at the thread's use.
+    fn blame_background(&mut self, turn_ns: u64, at_end: ThreadUse) {
+        self.counters.background_over_2ms += 1;
+        let busy = at_end.cpu_ns - self.at_begin.cpu_ns > LONG_NS + turn_ns;
+        self.counters.background_over_2ms_own += u64::from(busy || at_end.slept > self.at_begin.slept);
     }
 
     /// It has come back; a turn begins. `entered`: when it went there, if it was not allowed to sleep.
@@ -101,9 +110,20 @@ mod tests {
     }
 
     #[test]
+    fn a_long_background_is_its_own_fault_only_beyond_the_turn_before() {
+        let mut meter = Meter::new(Nanos(0));
+        meter.at_begin = ThreadUse { cpu_ns: 100, slept: 7 };
+        meter.blame_background(1000, ThreadUse { cpu_ns: 1100 + LONG_NS, slept: 7 });
+        assert_eq!((meter.counters.background_over_2ms, meter.counters.background_over_2ms_own), (1, 0));
+        meter.blame_background(1000, ThreadUse { cpu_ns: 1101 + LONG_NS, slept: 7 });
+        meter.blame_background(1000, ThreadUse { cpu_ns: 100, slept: 8 });
+        assert_eq!((meter.counters.background_over_2ms, meter.counters.background_over_2ms_own), (3, 2));
+    }
+
+    #[test]
     fn turns_entering_and_the_background_are_told_apart() {
         let mut meter = Meter::new(Nanos(0));
-        meter.enters(Nanos(3_000_000));
+        meter.enters(Nanos(1_000_000));
         meter.begins(Some(Nanos(3_000_000)), Nanos(3_010_000));
         meter.ends(Nanos(3_030_000));
         meter.enters(Nanos(3_030_000));
@@ -115,8 +135,7 @@ mod tests {
             busy_ns: 25_000,
             turn_us_max: 20,
             enter_us_max: 10,
-            background_us_max: 3000,
-            background_over_2ms: 1,
+            background_us_max: 1000,
             ..TurnCounters::default()
         };
         assert_eq!(*meter.counters(), expected);
