@@ -12,9 +12,7 @@ use ringlog::cluster::names::CONSUMER_OFFSETS;
 use ringlog::group::{self, CommitPartition, CommitTopic, OffsetCommit, OffsetDelete, OffsetFetch, Reply};
 use ringlog::log::{LogSettings, parse_partition_dir_name, partition_dir_name};
 use ringlog::ports::Disk;
-use ringlog::shard::commands::{
-    Acks, Answer, Command, ListOffset, OffsetSpec, Origin, Produce, ProducePart, RequestId,
-};
+use ringlog::shard::commands::{Answer, Command, ListOffset, OffsetSpec, Origin, ProducePart, RequestId};
 use ringlog::shard::control::{ConfigValue, Control, Controlled, Resource, TopicNamed, TopicWanted};
 use ringlog::shard::startup::{StartBoard, start};
 use ringlog::shard::{GroupSettings, Shard, ShardSettings, World as ShardWorld};
@@ -97,11 +95,10 @@ fn settings(run: &Run) -> ShardSettings {
             journal_bytes: 1 << 20,
             tail_bytes: 4 << 20,
             flush_age_ms: 50,
-            delete_delay_ms: 20,
             ..LogSettings::default()
         },
         groups: GroupSettings { offsets_partition_count: OFFSETS_PARTITIONS, ..GroupSettings::default() },
-        statics: Default::default(),
+        statics: [("log.segment.delete.delay.ms".to_owned(), "20".to_owned())].into(),
         retention_check_ms: 500,
         disk_reserve_bytes: 0,
         own_log_growth_bytes: run.growth,
@@ -314,7 +311,7 @@ impl Run {
         let mut batch = BatchBuilder::new(self.world.now.wall_ms);
         batch.push(self.world.now.wall_ms, None, Some(b"value"));
         let part = ProducePart { index: 0, partition, records: batch.finish().into() };
-        self.execute(Command::Produce(Produce { acks: Acks::Committed, parts: vec![part] }));
+        self.execute(Command::Produce(vec![part]));
     }
 
     fn take_answers(&mut self) {

@@ -34,8 +34,8 @@ fn value(index: usize) -> Vec<u8> {
 
 /// Writes batch `index` and returns the offset that its only record got.
 fn write(wire: &mut Wire, topic: &str, index: usize) -> i64 {
-    let answered = wire.call(9, &produce(topic, -1, &[(0, &batch(&value(index)))]));
-    let response: ProduceResponse<'_> = answered.read();
+    let batch = batch(&value(index));
+    let response: ProduceResponse<'_> = wire.ask(9, &produce(topic, -1, &[(0, &batch)]));
     let part = &response.responses[0].partition_responses[0];
     assert_eq!(part.error_code, 0);
     part.base_offset
@@ -54,8 +54,7 @@ fn read(wire: &mut Wire, topic: &str, offset: i64) -> (i64, u64) {
         topics,
         ..Default::default()
     };
-    let answered = wire.call(11, &request);
-    let response: FetchResponse<'_> = answered.read();
+    let response: FetchResponse<'_> = wire.ask(11, &request);
     let part = &response.responses[0].partitions[0];
     assert_eq!(part.error_code, 0);
     let Records::Inline(bytes) = part.records else { panic!("a fetch from {offset} brings records") };
@@ -89,7 +88,7 @@ fn read_old(wire: &mut Wire, topic: &str) -> u64 {
 fn filled(broker: &Broker) -> (Wire, String) {
     let topic = unique("paths");
     create_topic(broker.address(), &topic, 1, &[("segment.bytes", "4194304")]);
-    let mut wire = Wire::connect(broker.address());
+    let mut wire = Wire::connect(broker.address(), "paths");
     for index in 0..MANY_BATCHES {
         assert_eq!(write(&mut wire, &topic, index), index as i64);
     }
@@ -140,7 +139,8 @@ fn a_consumer_that_keeps_up_reads_from_memory() {
     let broker = start("splice");
     let topic = unique("paths");
     create_topic(broker.address(), &topic, 1, &[]);
-    let (mut producer, mut consumer) = (Wire::connect(broker.address()), Wire::connect(broker.address()));
+    let (mut producer, mut consumer) =
+        (Wire::connect(broker.address(), "paths"), Wire::connect(broker.address(), "paths"));
     let before = broker.counters();
     let mut sum = 0;
     for index in 0..MANY_BATCHES {
@@ -208,7 +208,7 @@ fn counters_add_up_and_are_shown_at_an_orderly_stop() {
     let mut broker = Broker::start(Options::default());
     let topic = unique("paths");
     create_topic(broker.address(), &topic, 2, &[]);
-    let mut wire = Wire::connect(broker.address());
+    let mut wire = Wire::connect(broker.address(), "paths");
     write(&mut wire, &topic, 0);
     let counters = broker.counters();
     assert_eq!(counters.each("turns.turns").len(), Options::default().cores);
@@ -218,7 +218,7 @@ fn counters_add_up_and_are_shown_at_an_orderly_stop() {
     drop(wire);
     assert!(broker.terminate().success());
     let last = Counters::last_of(&broker.log());
-    let closed = ["by_peer", "bad", "idle", "unanswerable", "failed", "at_stop"];
+    let closed = ["by_peer", "bad", "idle", "unread", "unanswerable", "failed", "at_stop"];
     let closed: u64 = closed.iter().map(|why| last.sum(&format!("connections.closed_{why}"))).sum();
     assert_eq!((last.sum("connections.open_now"), last.sum("connections.accepted")), (0, closed));
     assert!(last.sum("journal.commits") >= counters.sum("journal.commits"));

@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_file_header_reads_back_and_damage_makes_it_none() {
-        let written = FileHeader::new(3, 8, 5, 0xabcd);
+        let written = FileHeader::new(3, 8, 5, 0xabcd, 6);
         let mut block = written.encode();
         block.resize(DISK_BLOCK_BYTES, 0);
         assert_eq!(FileHeader::decode(&block), Some(written));
