@@ -10,13 +10,16 @@ use std::ops::Range;
 
 const INDEX_MAGIC: u64 = u64::from_le_bytes(*b"RLindex1");
 pub const INDEX_HEADER_BYTES: usize = 32;
-pub const ENTRY_BYTES: usize = 16;
+/// One entry in the file: its fields, then their CRC, so that an index which is not sealed yet can be believed as far as it is whole.
+pub const ENTRY_BYTES: usize = ENTRY_FIELDS_BYTES + 4;
+const ENTRY_FIELDS_BYTES: usize = 16;
+const FORMAT_VERSION: u32 = 2;
 
 /// Stands for "no record yet".
 pub const NO_TIMESTAMP: TimestampMs = -1;
 
 /// The batch at `position` has the base offset `relative_offset` beyond the segment's.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
     pub relative_offset: u32,
     pub position: u32,
@@ -36,7 +39,6 @@ struct IndexHeader {
 }
 
 const _: () = assert!(size_of::<ArchivedIndexHeader>() == INDEX_HEADER_BYTES);
-const _: () = assert!(size_of::<ArchivedEntry>() == ENTRY_BYTES);
 
 /// Entries in the order of the segment. Invariant: offsets and positions strictly rise, timestamps never fall.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -50,7 +52,7 @@ impl Index {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * ENTRY_BYTES
+        self.entries.capacity() * size_of::<Entry>()
     }
 
     /// Adds the batch at `position` if the last entry is at least `interval_bytes` before it, or none exists.
@@ -99,7 +101,7 @@ impl Index {
         let entries = sealed.unwrap_or_default();
         let header = IndexHeader {
             magic: INDEX_MAGIC,
-            format_version: 1,
+            format_version: FORMAT_VERSION,
             entries: entries.len() as u32,
             base_offset,
             crc: sealed.map_or(0, |entries| crc32c::crc32c(&encode_entries(entries))),
@@ -122,7 +124,7 @@ impl Index {
         let mut aligned = AlignedVec::<16>::with_capacity(INDEX_HEADER_BYTES);
         aligned.extend_from_slice(header);
         let header = rkyv::access::<ArchivedIndexHeader, Error>(&aligned).ok()?;
-        if header.magic != INDEX_MAGIC || header.format_version != 1 || header.base_offset != base_offset {
+        if header.magic != INDEX_MAGIC || header.format_version != FORMAT_VERSION || header.base_offset != base_offset {
             return None;
         }
         let is_sealed = header.entries != 0;
@@ -134,11 +136,7 @@ impl Index {
         }
         let mut index = Index { entries: Vec::with_capacity(entries.len() / ENTRY_BYTES) };
         for bytes in entries.chunks_exact(ENTRY_BYTES) {
-            let entry = Entry {
-                relative_offset: u32::from_le_bytes(bytes[..4].try_into().expect("four bytes")),
-                position: u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes")),
-                max_timestamp_before: i64::from_le_bytes(bytes[8..].try_into().expect("eight bytes")),
-            };
+            let Some(entry) = Entry::decode(bytes) else { return (!is_sealed).then_some((index, false)) };
             let follows = match index.entries.last() {
                 None => u64::from(entry.position) == FIRST_BATCH_AT,
                 Some(last) => {
@@ -157,13 +155,32 @@ impl Index {
 }
 
 fn encode_entries(entries: &[Entry]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(entries.len() * ENTRY_BYTES);
-    for entry in entries {
-        out.extend_from_slice(&entry.relative_offset.to_le_bytes());
-        out.extend_from_slice(&entry.position.to_le_bytes());
-        out.extend_from_slice(&entry.max_timestamp_before.to_le_bytes());
+    entries.iter().flat_map(Entry::encode).collect()
+}
+
+impl Entry {
+    fn encode(&self) -> [u8; ENTRY_BYTES] {
+        let mut out = [0; ENTRY_BYTES];
+        out[..4].copy_from_slice(&self.relative_offset.to_le_bytes());
+        out[4..8].copy_from_slice(&self.position.to_le_bytes());
+        out[8..16].copy_from_slice(&self.max_timestamp_before.to_le_bytes());
+        let crc = crc32c::crc32c(&out[..ENTRY_FIELDS_BYTES]);
+        out[ENTRY_FIELDS_BYTES..].copy_from_slice(&crc.to_le_bytes());
+        out
     }
-    out
+
+    /// `None` where the CRC is wrong. `bytes` are one entry's.
+    fn decode(bytes: &[u8]) -> Option<Entry> {
+        let (fields, crc) = bytes.split_at(ENTRY_FIELDS_BYTES);
+        if crc != crc32c::crc32c(fields).to_le_bytes() {
+            return None;
+        }
+        Some(Entry {
+            relative_offset: u32::from_le_bytes(fields[..4].try_into().expect("four bytes")),
+            position: u32::from_le_bytes(fields[4..8].try_into().expect("four bytes")),
+            max_timestamp_before: i64::from_le_bytes(fields[8..].try_into().expect("eight bytes")),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -218,6 +235,19 @@ mod tests {
         bytes[INDEX_HEADER_BYTES + 2 * ENTRY_BYTES..].fill(0);
         assert_eq!(Index::decode(&bytes, 100, 1 << 20).expect("valid").0.entries(), &index.entries()[..2]);
         assert_eq!(Index::decode(&bytes, 100, 5000).expect("valid").0.entries(), &index.entries()[..1]);
+    }
+
+    #[test]
+    fn a_growing_file_is_believed_up_to_the_first_flipped_bit() {
+        let index = index();
+        let whole = file(&index, false);
+        for bit in INDEX_HEADER_BYTES * 8..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let kept = (bit / 8 - INDEX_HEADER_BYTES) / ENTRY_BYTES;
+            let (read, sealed) = Index::decode(&damaged, 100, 1 << 20).expect("valid");
+            assert_eq!((read.entries(), sealed), (&index.entries()[..kept], false), "bit {bit}");
+        }
     }
 
     #[test]
