@@ -167,6 +167,86 @@ fn a_flipped_bit_in_a_sealed_segment_is_found_and_named() {
     }
 }
 
+/// A partition of three segments or more, all of whose sealed ones have left memory.
+fn bench_with_sealed_segments() -> (Bench, ringlog::log::LogIndex) {
+    let mut bench = Bench::new(6);
+    bench.partition.segment_bytes = 10_000;
+    bench.open();
+    let index = bench.create(0);
+    for _ in 0..40 {
+        bench.append(index, 1, 1000);
+    }
+    let log = bench.log();
+    bench.world.run(log.close(|_| Vec::new())).expect("close");
+    bench.crash();
+    let index = bench.restart()[0];
+    (bench, index)
+}
+
+fn damage_in<T: std::fmt::Debug>(result: Result<T, LogError>) -> ringlog::log::Damage {
+    match result {
+        Err(LogError::Damaged(damage)) => damage,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_sealed_segment_that_lost_its_end_is_named_and_never_read_as_empty() {
+    let batch_bytes = 1000 + 61 + 9;
+    for kept in [0, 4096, 4096 + 3 * batch_bytes] {
+        let (mut bench, _) = bench_with_sealed_segments();
+        bench.crash();
+        let (path, _) = bench.files(&partition_dir(0), ".log").remove(0);
+        bench.edit(&path, |bytes| bytes.truncate(kept));
+        let index = bench.restart()[0];
+        let log = bench.log();
+        assert_eq!(bench.read(index, 0, 5_000), Err(ReadError::NotLoaded), "{kept} bytes kept");
+        let damage = damage_in(bench.world.run(log.load(index, 0, Offset::MAX)));
+        assert_eq!(damage.path, path.display().to_string());
+        damage_in(bench.world.run(log.verify(index)));
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_a_stored_offset_is_found_though_no_crc_covers_it() {
+    let (mut bench, index) = bench_with_sealed_segments();
+    let (path, content) = bench.files(&partition_dir(0), ".log").remove(0);
+    let last = batch::batches(&content[4096..]).fold((0, 0), |(_, end), (_, batch)| (end, end + batch.len())).0;
+    bench.edit(&path, |bytes| bytes[4096 + last + 3] ^= 1);
+    let log = bench.log();
+    let damage = damage_in(bench.world.run(log.verify(index)));
+    assert_eq!((damage.path, damage.position), (path.display().to_string(), 4096 + last as u64));
+}
+
+#[test]
+fn a_partition_that_lost_its_first_segment_is_not_opened() {
+    let (mut bench, _) = bench_with_sealed_segments();
+    bench.crash();
+    let (path, _) = bench.files(&partition_dir(0), ".log").remove(0);
+    bench.lose(&path);
+    let recovered = bench.recover().remove(0).1.expect("the end is whole");
+    let log = bench.open();
+    let settings = bench.partition;
+    let damage = damage_in(bench.world.run(log.open_partition(recovered, settings, b"")));
+    assert!(damage.what.contains("missing"), "{damage}");
+}
+
+#[test]
+fn a_truncation_at_a_damaged_place_changes_nothing() {
+    let (mut bench, index) = bench_with_sealed_segments();
+    let (path, _) = bench.files(&partition_dir(0), ".log").remove(0);
+    // The length of the second batch.
+    let second = 4096 + 1070;
+    bench.edit(&path, |bytes| bytes[second + 9] ^= 0x40);
+    let log = bench.log();
+    let before = log.offsets(index);
+    let damage = damage_in(bench.world.run(log.truncate(index, 3, |_| Vec::new())));
+    assert_eq!(damage.path, path.display().to_string());
+    assert_eq!(log.offsets(index), before);
+    bench.append(index, 1, 10);
+    bench.until_durable();
+}
+
 #[test]
 fn a_missing_or_wrong_index_is_rebuilt() {
     for wrong in [false, true] {

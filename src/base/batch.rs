@@ -153,13 +153,14 @@ impl BatchHeader {
         (i64::from(self.batch_length) + LOG_OVERHEAD_BYTES as i64).max(0) as usize
     }
 
+    /// Of a header that was not checked it may be anything; sums end at the largest number.
     pub fn last_offset(&self) -> Offset {
-        self.base_offset + Offset::from(self.last_offset_delta)
+        self.base_offset.saturating_add(Offset::from(self.last_offset_delta))
     }
 
     /// The offset that follows the batch.
     pub fn next_offset(&self) -> Offset {
-        self.last_offset() + 1
+        self.last_offset().saturating_add(1)
     }
 
     pub fn is_idempotent(&self) -> bool {

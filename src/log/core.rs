@@ -136,7 +136,7 @@ impl<D: Disk> State<D> {
         if partition.mode != Mode::Open {
             return Err(Refused::Busy);
         }
-        assert!(base_offset >= partition.end_offset, "offsets only rise");
+        assert_eq!(base_offset, partition.end_offset, "offsets are dense");
         assert_eq!(header.batch_bytes(), batch.len(), "exactly one batch");
         commits.reserve(disk, ring, batch.len(), false)?;
 
@@ -307,7 +307,7 @@ fn note_commit<D: Disk>(
 impl<D: Disk> CoreLog<D> {
     /// Appends one batch, which was checked, at `base_offset`. It becomes readable at once and durable with a later completion.
     ///
-    /// Copies the batch twice (journal, tail) and submits nothing. `base_offset` is at least the log's end; a follower may leave gaps.
+    /// Copies the batch twice (journal, tail) and submits nothing. `base_offset` is the log's end.
     ///
     /// # Errors
     /// See [`Refused`]; nothing was kept then.

@@ -1,11 +1,12 @@
 //! Bytes of a segment wherever they are: from its file up to where memory begins, from the tail behind that. For searches, not for serving.
 
 use super::core::CoreLog;
-use super::error::LogError;
+use super::error::{Damage, LogError};
 use super::{LogIndex, dir};
 use crate::base::batch::{BatchHeader, HEADER_BYTES};
 use crate::base::ids::Offset;
 use crate::ports::{Disk, OpenMode};
+use std::path::PathBuf;
 
 /// One segment of a partition, by names that stay right when the partition changes.
 #[derive(Clone, Copy)]
@@ -55,19 +56,45 @@ impl<D: Disk> CoreLog<D> {
         Ok(header.filter(|header| header.batch_bytes() >= HEADER_BYTES))
     }
 
-    /// From the batch at `position` on, the last boundary at or before `offset`: where it stands, and its offset.
+    /// From the batch at `position` on, whose offset is `end`, the last boundary at or before `offset`: where it stands, and its offset.
+    ///
+    /// # Errors
+    /// `Damaged` where a batch on the way has another offset than the one that follows, or does not end within the segment.
     pub(crate) async fn boundary_before(
         &self,
         name: SegmentName,
         (mut position, mut end): (u64, Offset),
         offset: Offset,
     ) -> Result<(u64, Offset), LogError> {
-        while let Some(header) = self.header_at(name, position).await?
-            && header.next_offset() <= offset
-        {
-            position += header.batch_bytes() as u64;
-            end = header.next_offset();
+        while let Some(header) = self.header_at(name, position).await? {
+            let batch_end = position + header.batch_bytes() as u64;
+            if header.base_offset != end || header.last_offset_delta < 0 || !self.reaches(name, batch_end) {
+                return Err(LogError::Damaged(self.damage(name, position, end)));
+            }
+            if header.next_offset() > offset {
+                break;
+            }
+            (position, end) = (batch_end, header.next_offset());
         }
         Ok((position, end))
+    }
+
+    /// Whether the segment has bytes up to `position`; of one that is gone nobody knows better.
+    fn reaches(&self, SegmentName { log, serial, base }: SegmentName, position: u64) -> bool {
+        let mut state = self.0.state.borrow_mut();
+        let segment = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base));
+        segment.is_none_or(|segment| position <= segment.bytes)
+    }
+
+    fn damage(&self, SegmentName { log, serial, base }: SegmentName, position: u64, offset: Offset) -> Damage {
+        let mut state = self.0.state.borrow_mut();
+        let partition = state.log_of(log, serial);
+        let path = partition.as_ref().map_or_else(PathBuf::new, |partition| dir::segment_path(&partition.dir, base));
+        Damage {
+            path: path.display().to_string(),
+            position,
+            partition: partition.map(|partition| partition.id),
+            what: format!("no whole batch stands here (offset {offset})"),
+        }
     }
 }

@@ -3,13 +3,14 @@
 use super::core::{CoreLog, State};
 use super::cursor::SegmentName;
 use super::dir;
-use super::error::{LogError, Refused};
+use super::error::{Damage, LogError, Refused};
 use super::partition::{Mark, Mode, Place};
 use super::segment::load::{Loaded, load};
 use super::{LogIndex, partition::PartitionLog};
-use crate::base::ids::Offset;
+use crate::base::ids::{Offset, PartitionId};
 use crate::ports::{Disk, OpenMode};
 use std::collections::VecDeque;
+use std::path::Path;
 
 /// Sealed segments whose index is in memory, oldest load first.
 #[derive(Default)]
@@ -22,7 +23,7 @@ impl<D: Disk> CoreLog<D> {
     /// Makes `read` able to answer for `offset`, limited by `limit_offset`: loads or rebuilds the segment's index, opens its file.
     ///
     /// # Errors
-    /// `Damaged` where the segment has to be read to rebuild its index and is not whole; `OutOfRange`; the disk does not answer.
+    /// `Damaged` where the segment has to be read to rebuild its index and is not whole, or ends before the next one begins; `OutOfRange`; the disk does not answer.
     pub async fn load(&self, log: LogIndex, offset: Offset, limit_offset: Offset) -> Result<(), LogError> {
         let found = {
             let state = self.0.state.borrow();
@@ -41,12 +42,13 @@ impl<D: Disk> CoreLog<D> {
     /// Loads the index of the segment `base` if it is not in memory, and opens its file for reading.
     pub(crate) async fn load_segment(&self, log: LogIndex, serial: u64, base: Offset) -> Result<(), LogError> {
         let disk = &self.0.disk;
-        let (id, dir, has_index, has_reader) = {
+        let (id, dir, end_offset, has_index, has_reader) = {
             let mut state = self.0.state.borrow_mut();
             let Some(partition) = state.log_of(log, serial) else { return Ok(()) };
             let (id, dir) = (partition.id, partition.dir.clone());
             let Some(segment) = partition.segment_mut(base) else { return Ok(()) };
-            (id, dir, segment.index.is_some(), segment.reader.is_some() || segment.written == 0)
+            let has_reader = segment.reader.is_some() || segment.written == 0;
+            (id, dir, segment.end_offset, segment.index.is_some(), has_reader)
         };
         if !has_reader {
             let path = dir::segment_path(&dir, base);
@@ -62,6 +64,9 @@ impl<D: Disk> CoreLog<D> {
         let loaded = load(disk, &dir, id, base).await?;
         if let Some(damage) = loaded.damage {
             return Err(LogError::Damaged(damage));
+        }
+        if loaded.end_offset != end_offset {
+            return Err(LogError::Damaged(ends_early(&dir, id, base, (loaded.bytes, loaded.end_offset), end_offset)));
         }
         self.adopt_index(log, serial, base, loaded);
         self.save_index(log, serial, base).await;
@@ -130,6 +135,19 @@ impl<D: Disk> State<D> {
             }
         }
     }
+}
+
+/// The segment `base` ends at a position and offset where it should reach `expected`, where the next one begins.
+pub(crate) fn ends_early(
+    dir: &Path,
+    partition: PartitionId,
+    base: Offset,
+    (position, offset): (u64, Offset),
+    expected: Offset,
+) -> Damage {
+    let path = dir::segment_path(dir, base).display().to_string();
+    let what = format!("the segment ends at offset {offset}, it had all before {expected}");
+    Damage { path, position, partition: Some(partition), what }
 }
 
 enum Unloaded {

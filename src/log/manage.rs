@@ -69,7 +69,7 @@ impl<D: Disk> CoreLog<D> {
     /// Opens a partition as recovery left it. `producers` is the shard's state after the replay.
     ///
     /// # Errors
-    /// `Damaged` where its last segment does not end where recovery left it; the disk does not answer.
+    /// `Damaged` where its first segment is missing, or its last one does not end where recovery left it; the disk does not answer.
     pub async fn open_partition(
         &self,
         recovered: Recovered,
@@ -249,6 +249,11 @@ async fn load_partition<D: Disk>(
     partition.dir_made = !bases.is_empty();
     partition.start_offset = start_offset;
     partition.epochs = epochs;
+    if start_offset < end_offset && bases.first().is_none_or(|first| *first > start_offset) {
+        let what = format!("the segment with offset {start_offset} is missing");
+        let path = dir.display().to_string();
+        return Err(LogError::Damaged(Damage { path, position: 0, partition: Some(id), what }));
+    }
     let Some((&last, sealed)) = bases.split_last() else { return Ok(partition) };
     let mut segments = Vec::with_capacity(bases.len());
     for (at, &base) in sealed.iter().enumerate() {

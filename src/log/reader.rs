@@ -86,7 +86,8 @@ fn find_range<D: Disk>(
     let segment = &partition.segments[at];
     let from = start_of(partition, segment, offset)?;
     let (limit_offset, limit_at, is_exact) = limit_of(partition, segment, limit)?;
-    if limit_at <= from && !is_exact {
+    // Without its index a segment's size is only what its file says, which may be too short.
+    if limit_at <= from && (!is_exact || segment.index.is_none()) {
         return Err(ReadError::NotLoaded);
     }
     let target = from.saturating_add(max_bytes);

@@ -357,6 +357,10 @@ async fn find_end<D: Disk>(
         if end.offset >= offset {
             break;
         }
+        if base > end.offset.max(recovered.start_offset) {
+            // What stands behind missing batches is not a part of the log; that it ends too early will show.
+            break;
+        }
         let path = dir::segment_path(&recovered.dir, base);
         let from = if base == end.segment { end.position } else { 0 };
         let mut walk = BatchWalk::open(disk, &path, recovered.id, base, from, end.offset.max(base)).await?;

@@ -33,7 +33,8 @@ impl<D: Disk> CoreLog<D> {
     /// Returns the new end offset. Appends are refused (`Busy`) meanwhile.
     ///
     /// # Errors
-    /// The core has failed, or does now because the disk does not answer.
+    /// The core has failed, or does now because the disk does not answer. `Damaged` where the place of `offset` cannot be found; then all is
+    /// as it was.
     pub async fn truncate(
         &self,
         log: LogIndex,
@@ -50,8 +51,12 @@ impl<D: Disk> CoreLog<D> {
         let removed = if starts_over {
             self.start_over(log, serial, offset)
         } else {
-            let cut = self.find_cut(log, serial, offset).await?;
-            self.cut_memory(log, serial, cut)
+            let cut = self.find_cut(log, serial, offset).await;
+            if cut.is_err() {
+                // Nothing has changed yet.
+                self.reopen(log, serial);
+            }
+            self.cut_memory(log, serial, cut?)
         };
         let (_, new_end) = self.offsets(log).ok_or(LogError::Refused(Refused::Busy))?;
         let blob = producers(new_end);

@@ -2,6 +2,7 @@
 
 use super::core::CoreLog;
 use super::error::{Damage, LogError, Refused};
+use super::loading::ends_early;
 use super::segment::format::FIRST_BATCH_AT;
 use super::segment::load::BatchWalk;
 use super::{LogIndex, dir};
@@ -9,7 +10,7 @@ use crate::base::ids::Offset;
 use crate::ports::Disk;
 
 impl<D: Disk> CoreLog<D> {
-    /// Checks everything of the partition that is in segments' files: CRCs, order, and that no batch is missing at the end. Returns the
+    /// Checks everything of the partition that is in segments' files: CRCs, offsets, and that no batch is missing at the end. Returns the
     /// bytes it has read. Reads in steps of 1 MiB, so that others have their turn.
     ///
     /// # Errors
@@ -29,24 +30,26 @@ impl<D: Disk> CoreLog<D> {
     }
 
     async fn verify_segment(&self, log: LogIndex, serial: u64, base: Offset) -> Result<u64, LogError> {
-        let (id, dir, written, is_exact) = {
+        let (id, dir, written, end_offset, is_exact) = {
             let mut state = self.0.state.borrow_mut();
             let Some(partition) = state.log_of(log, serial) else { return Ok(0) };
             let (id, dir) = (partition.id, partition.dir.clone());
             let Some(segment) = partition.segment_mut(base) else { return Ok(0) };
+            // What is not written is not looked for.
+            let end_offset = (segment.written == segment.bytes).then_some(segment.end_offset);
             // Before its index is loaded a sealed segment's size may count padding.
-            (id, dir, segment.written, segment.index.is_some())
+            (id, dir, segment.written, end_offset, segment.index.is_some())
         };
-        if written <= FIRST_BATCH_AT {
+        if written <= FIRST_BATCH_AT && end_offset.is_none_or(|end| end == base) {
             return Ok(0);
         }
         let path = dir::segment_path(&dir, base);
         let mut walk = BatchWalk::open(&self.0.disk, &path, id, base, FIRST_BATCH_AT, base).await?;
         while walk.position > 0 && walk.position < written {
-            let Some((_, header)) = walk.next().await? else { break };
-            let beyond = walk.position > written;
-            debug_assert!(header.base_offset >= base);
-            if beyond {
+            if walk.next().await?.is_none() {
+                break;
+            }
+            if walk.position > written {
                 // The last batch is only partly in the file yet.
                 return Ok(written);
             }
@@ -64,6 +67,12 @@ impl<D: Disk> CoreLog<D> {
             let what = format!("the segment ends here, {written} bytes were written");
             let path = path.display().to_string();
             return Err(LogError::Damaged(Damage { path, position: walk.position, partition: Some(id), what }));
+        }
+        if let Some(expected) = end_offset
+            && walk.end_offset != expected
+        {
+            let found = (walk.position, walk.end_offset);
+            return Err(LogError::Damaged(ends_early(&dir, id, base, found, expected)));
         }
         Ok(walk.position)
     }

@@ -80,7 +80,7 @@ pub struct RecordHeader {
     /// Counts the records of a journal session, without gaps.
     pub sequence: u64,
     pub partition: PartitionId,
-    /// Append: where the log ended before, so that a missing record shows. Otherwise the end or the start it sets.
+    /// Append: the batch's offset, which is where the log ended before; so a missing record shows. Otherwise the end or the start it sets.
     pub offset: Offset,
     pub payload_bytes: u32,
     /// Sequence of the file it was written to: stale records of a recycled file bear an older one.
@@ -181,7 +181,7 @@ pub fn check_record(header: &RecordHeader, salt: u32, bytes: &[u8]) -> Result<()
     }
     if header.kind == Kind::Append {
         let stored = batch::check_stored(payload).map_err(|_| RecordError::Batch)?;
-        if stored.batch_bytes() != payload.len() || stored.base_offset < header.offset {
+        if stored.batch_bytes() != payload.len() || stored.base_offset != header.offset {
             return Err(RecordError::Batch);
         }
     }

@@ -34,6 +34,7 @@ pub(crate) struct BatchWalk<'a, D: Disk> {
     window: Window<'a, D>,
     path: PathBuf,
     partition: PartitionId,
+    base_offset: Offset,
     pub position: u64,
     pub end_offset: Offset,
     /// Set where the walk ended at something that is not the end.
@@ -41,7 +42,7 @@ pub(crate) struct BatchWalk<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> BatchWalk<'a, D> {
-    /// Begins at `position`, where a batch with an offset of at least `offset` is expected. Checks the file's header block.
+    /// Begins at `position`, where the batch at `offset` is expected. Checks the file's header block.
     pub async fn open(
         disk: &'a D,
         path: &Path,
@@ -56,6 +57,7 @@ impl<'a, D: Disk> BatchWalk<'a, D> {
             window,
             path: path.to_owned(),
             partition,
+            base_offset,
             position: position.max(FIRST_BATCH_AT),
             end_offset: offset,
             damage: None,
@@ -79,7 +81,8 @@ impl<'a, D: Disk> BatchWalk<'a, D> {
         }
     }
 
-    /// The next whole batch's header and position; checks its CRC. `None` at the end, or where `damage` says why.
+    /// The next whole batch's header and position; checks its CRC, and that it has the offset that follows: offsets are dense, and the CRC
+    /// does not cover them. `None` at the end, or where `damage` says why.
     pub async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, LogError> {
         if self.position == 0 {
             return Ok(None);
@@ -96,13 +99,13 @@ impl<'a, D: Disk> BatchWalk<'a, D> {
         }
         let batch = self.window.at(position, bytes).await?;
         match batch::check_stored(&batch) {
-            Ok(header) if header.base_offset >= self.end_offset => {
+            Ok(header) if header.base_offset == self.end_offset && self.is_within_reach(&header) => {
                 self.position += bytes as u64;
                 self.end_offset = header.next_offset();
                 Ok(Some((position, header)))
             }
             Ok(header) => {
-                let what = format!("a batch has offset {}, which was there before", header.base_offset);
+                let what = format!("a batch has offset {}", header.base_offset);
                 self.damage = Some(self.damage_here(&what));
                 Ok(None)
             }
@@ -111,6 +114,14 @@ impl<'a, D: Disk> BatchWalk<'a, D> {
                 Ok(None)
             }
         }
+    }
+}
+
+impl<D: Disk> BatchWalk<'_, D> {
+    /// Offsets of a segment fit into 32 bits; those that do not were never appended to it.
+    fn is_within_reach(&self, header: &BatchHeader) -> bool {
+        let reached = header.base_offset.checked_add(Offset::from(header.last_offset_delta));
+        reached.is_some_and(|last| last < Offset::MAX && last - self.base_offset <= Offset::from(i32::MAX))
     }
 }
 
