@@ -332,10 +332,10 @@ fn null_where_a_version_has_none_is_written_as_empty() {
 #[test]
 #[ignore = "writes files for the fuzzer"]
 fn write_fuzz_seeds() {
-    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let work = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/work");
     let write = |target: &str, name: String, bytes: &[u8]| {
-        std::fs::create_dir_all(corpus.join(target)).expect("a folder for seeds");
-        std::fs::write(corpus.join(target).join(name), bytes).expect("a seed");
+        std::fs::create_dir_all(work.join(target)).expect("a folder for seeds");
+        std::fs::write(work.join(target).join(name), bytes).expect("a seed");
     };
     for api in ApiKey::ALL {
         let request = format!("{}Request", api.name());

@@ -1,4 +1,16 @@
 //! What each fuzz target does with its bytes. A target must not panic, and what it reads must stand up to being written again.
+//!
+//! `tests/fuzz_corpus.rs` has this file too, and gives the targets what is kept in `corpus/`.
+
+mod damage;
+mod journal;
+mod segments;
+#[path = "../../tests/sim/mod.rs"]
+mod sim;
+mod stored;
+
+pub use journal::journal;
+pub use segments::segments;
 
 use ringlog::base::batch::{self, BatchError, HEADER_BYTES, LOG_OVERHEAD_BYTES};
 use ringlog::base::record;
@@ -9,6 +21,18 @@ use ringlog::protocol::messages::{self, ApiKey};
 use ringlog::protocol::reader::Reader;
 use ringlog::protocol::versions::{admit, request_header_version};
 use ringlog::protocol::writer::Writer;
+
+/// Takes the bytes of one input.
+pub type Target = fn(&[u8]);
+
+/// Every target by the name of its binary and its folder.
+pub const TARGETS: [(&str, Target); 5] = [
+    ("request_header", request_header),
+    ("request_body", request_body),
+    ("record_batch", record_batch),
+    ("journal", journal),
+    ("segments", segments),
+];
 
 /// `frame` is what a client sends, without the length in front.
 pub fn request_header(frame: &[u8]) {

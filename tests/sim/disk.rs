@@ -227,6 +227,19 @@ impl Storage {
         entries.map(|(path, inode)| (path, self.inodes[*inode as usize].now.clone())).collect()
     }
 
+    /// Puts a file with this content where it may not exist yet, behind everyone's back, durably.
+    pub fn put(&mut self, path: &Path, content: Vec<u8>) {
+        let (dir, name) = split(path);
+        for parent in dir.ancestors() {
+            self.directories.entry(parent.to_owned()).or_default();
+        }
+        let inode = self.inodes.len() as u64;
+        self.inodes.push(Inode { now: content.clone(), durable: content, unsynced: Vec::new() });
+        let directory = self.directories.get_mut(&dir).expect("just made");
+        directory.now.insert(name.clone(), inode);
+        directory.durable.insert(name, inode);
+    }
+
     /// Changes a file behind everyone's back, durably.
     pub fn edit(&mut self, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
         let inode = self.find(path).expect("the file exists") as usize;
