@@ -63,7 +63,7 @@ struct Edit<'a> {
 }
 
 impl Edit<'_> {
-    /// A file that is still there, by number.
+    /// A file, lost or not.
     fn file(&self, input: &mut Input<'_>) -> usize {
         input.byte() % self.files.len()
     }
@@ -79,6 +79,12 @@ impl Edit<'_> {
         let (from, to) = (spots[at], spots.get(at + 1).copied().unwrap_or(usize::MAX));
         let end = self.bytes(file).len();
         (from.min(end), to.min(end))
+    }
+
+    fn bound(&mut self, file: usize) {
+        if let Some(bytes) = &mut self.files[file].1 {
+            bytes.truncate(FILE_BYTES_MAX);
+        }
     }
 
     /// A position near such a one.
@@ -164,15 +170,7 @@ pub fn damage(sources: &[Source], mut input: Input<'_>, seal: Seal) -> Damaged {
                 is_forged = true;
             }
         }
-        edit.bytes_bounded(file);
+        edit.bound(file);
     }
     Damaged { files: edit.files, is_forged }
-}
-
-impl Edit<'_> {
-    fn bytes_bounded(&mut self, file: usize) {
-        if let Some(bytes) = &mut self.files[file].1 {
-            bytes.truncate(FILE_BYTES_MAX);
-        }
-    }
 }
