@@ -54,6 +54,7 @@ pub use journal::format::EpochStart;
 pub use journal::scan::{ScannedJournal, ScannedPartition, scan};
 pub use reader::Read;
 pub use recovery::{Recovered, Replay, recover, recover_from_segments};
+pub use segment::index::{Entry as SegmentIndexEntry, Index as SegmentIndex};
 pub use settings::{JOURNAL_FILE_BYTES_MIN, LogSettings, PartitionSettings};
 
 use crate::base::ids::Offset;
