@@ -32,7 +32,7 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 impl Core {
     fn new(partitions: i32) -> Core {
         let disk = MemoryDisk::new();
-        let scanned = at_once(scan(&disk, Path::new("/journal"))).expect("empty");
+        let scanned = at_once(scan(&disk, Path::new("/journal"), 0)).expect("empty");
         let settings = LogSettings { tail_bytes: 64 << 20, ..LogSettings::default() };
         let log = at_once(CoreLog::open(disk.clone(), settings, CoreIndex(0), &scanned, 1)).expect("open");
         let mut core = Core { disk, log, partitions: Vec::new(), now: Now { mono: Nanos(1), wall_ms: 1 } };

@@ -151,7 +151,7 @@ fn check(base: &Base, input: &[u8]) {
 /// `None` where a header says that the journal is of another version.
 fn recover_all(bench: &mut Bench, history: Option<&History>) -> Option<Results> {
     let disk = bench.disk();
-    let scanned = match bench.world.run(scan(&disk, Path::new(JOURNAL))) {
+    let scanned = match bench.world.run(scan(&disk, Path::new(JOURNAL), bench.settings.recovery_bytes_max)) {
         Err(LogError::Damaged(_)) => return None,
         scanned => scanned.expect("the disk answers"),
     };
