@@ -140,8 +140,10 @@ fn check(base: &Base, input: &[u8]) {
     let damaged = damage(&base.journal, Input(input), seal);
     let history = (!damaged.is_forged).then_some(&base.history);
     damaged.put(&bench);
-    let Some(first) = recover_all(&mut bench, history) else { return };
-    assert_eq!(recover_all(&mut bench, history).expect("as before"), first, "recovery may start over at any time");
+    // Read twice, and then with all of it held in memory.
+    let Some(first) = recover_all(&mut bench, history, 0) else { return };
+    let again = recover_all(&mut bench, history, usize::MAX).expect("as before");
+    assert_eq!(again, first, "recovery may start over at any time, and its memory changes nothing");
     bench.open();
     for recovered in first.into_iter().filter_map(|(_, recovered)| recovered.ok()) {
         check_log(&mut bench, recovered, history);
@@ -149,9 +151,9 @@ fn check(base: &Base, input: &[u8]) {
 }
 
 /// `None` where a header says that the journal is of another version.
-fn recover_all(bench: &mut Bench, history: Option<&History>) -> Option<Results> {
+fn recover_all(bench: &mut Bench, history: Option<&History>, memory: usize) -> Option<Results> {
     let disk = bench.disk();
-    let scanned = match bench.world.run(scan(&disk, Path::new(JOURNAL), bench.settings.recovery_bytes_max)) {
+    let scanned = match bench.world.run(scan(&disk, Path::new(JOURNAL), memory)) {
         Err(LogError::Damaged(_)) => return None,
         scanned => scanned.expect("the disk answers"),
     };
@@ -196,7 +198,7 @@ mod tests {
             bench.world.disk.0.borrow_mut().storage.put(path, bytes.clone());
         }
         damage(&BASE.journal, Input(&[]), seal).put(&bench);
-        let results = recover_all(&mut bench, Some(&BASE.history)).expect("known format");
+        let results = recover_all(&mut bench, Some(&BASE.history), usize::MAX).expect("known format");
         let partitions: Vec<_> = results.iter().map(|(id, recovered)| (*id, recovered.is_ok())).collect();
         assert_eq!(partitions, [(id(0), true), (id(1), true), (id(3), true)]);
         journal(&[]);
