@@ -6,10 +6,12 @@ mod support;
 
 use rdkafka::topic_partition_list::Offset;
 use ringlog::base::exit::Exit;
+use ringlog::protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::path::{Path, PathBuf};
 use support::clients::{create_topic, produce_values, read};
 use support::raw::{Raw, batch, frame, produce};
+use support::wire::Wire;
 use support::{Broker, Options};
 
 /// Of Produce; one whose topics have names.
@@ -23,6 +25,37 @@ fn start() -> Broker {
 fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// A bit of the journal that is not what it was.
+struct Flipped {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Flipped {
+    /// The first bit of where `text` stands.
+    fn in_journal(broker: &Broker, text: &[u8]) -> Flipped {
+        let found = files(&broker.data_dir().join("journal")).into_iter().find_map(|path| {
+            let bytes = std::fs::read(&path).expect("a file of ours");
+            let at = bytes.windows(text.len()).position(|window| window == text)?;
+            Some(Flipped { path, bytes, at })
+        });
+        let mut flipped = found.expect("it is in the journal");
+        flipped.flip();
+        flipped
+    }
+
+    fn flip(&mut self) {
+        self.bytes[self.at] ^= 1;
+        std::fs::write(&self.path, &self.bytes).expect("a file of ours");
+    }
+
+    /// As if it had been restored from a backup.
+    fn mend(mut self) {
+        self.flip();
+    }
 }
 
 /// A limit on the size of files fails writes as a broken disk does, for this process alone.
@@ -55,23 +88,42 @@ fn damaged_metadata_ends_with_9_and_is_left_as_it_was() {
     // What follows in the journal tells damage from a write that was cut short.
     produce_values(broker.address(), "a-topic-to-be-damaged", 0, &["after".to_owned()]);
     broker.kill9();
-    let name = b"a-topic-to-be-damaged";
-    let journal = files(&broker.data_dir().join("journal"));
-    let (path, mut bytes, at) = journal
-        .into_iter()
-        .find_map(|path| {
-            let bytes = std::fs::read(&path).expect("a file of ours");
-            let at = bytes.windows(name.len()).position(|window| window == name)?;
-            Some((path, bytes, at))
-        })
-        .expect("the name is in the journal");
-    bytes[at] ^= 1;
-    std::fs::write(&path, &bytes).expect("a file of ours");
+    let damaged = Flipped::in_journal(&broker, b"a-topic-to-be-damaged");
     assert_eq!(broker.start_in_vain().code(), Some(i32::from(Exit::Recovery.code())), "{}", broker.log_tail());
 
-    // As if it had been restored from a backup.
-    bytes[at] ^= 1;
-    std::fs::write(&path, &bytes).expect("a file of ours");
+    damaged.mend();
     broker.restart();
     assert_eq!(read(broker.address(), "a-topic-to-be-damaged", 0, Offset::Beginning).len(), 1);
+}
+
+#[test]
+fn a_damaged_partition_stays_as_it_is_over_any_number_of_starts() {
+    let mut broker = start();
+    create_topic(broker.address(), "damaged", 1, &[]);
+    create_topic(broker.address(), "whole", 1, &[]);
+    let values = ["before".to_owned(), "the-one-that-is-damaged".to_owned(), "after".to_owned()];
+    for value in &values {
+        produce_values(broker.address(), "damaged", 0, std::slice::from_ref(value));
+    }
+    produce_values(broker.address(), "whole", 0, &values);
+    broker.kill9();
+    let damaged = Flipped::in_journal(&broker, values[1].as_bytes());
+    // Of the first start, which replays, and of one after an orderly end, which has nothing of its own to replay.
+    for _ in 0..2 {
+        broker.restart();
+        assert!(broker.log().contains("damaged"), "the damage is named: {}", broker.log_tail());
+        let mut wire = Wire::connect(broker.address(), "failures");
+        let latest = ListOffsetsPartition { timestamp: -1, ..Default::default() };
+        let topics = vec![ListOffsetsTopic { name: "damaged", partitions: vec![latest] }];
+        let asked = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+        let answered = wire.ask(4, &asked).topics[0].partitions[0].error_code;
+        assert_ne!(answered, 0, "a partition that lacks a batch is not served");
+        assert_eq!(read(broker.address(), "whole", 0, Offset::Beginning).len(), values.len());
+        assert!(broker.terminate().success());
+    }
+    damaged.mend();
+    broker.restart();
+    let all = read(broker.address(), "damaged", 0, Offset::Beginning);
+    let all: Vec<_> = all.into_iter().map(|(_, record)| record.value.expect("a value")).collect();
+    assert_eq!(all, values.map(String::into_bytes));
 }

@@ -178,7 +178,10 @@ fn recover_one(bench: &mut Bench, has_journal: bool) -> Option<Recovered> {
     if !has_journal {
         return answered(bench.world.run(recover_from_segments(&disk, &partition_dir(0), id(0))));
     }
-    let scanned = bench.world.run(scan(&disk, Path::new(JOURNAL), bench.settings.recovery_bytes_max)).expect("the journal is whole");
+    let scanned = bench
+        .world
+        .run(scan(&disk, Path::new(JOURNAL), bench.settings.recovery_bytes_max))
+        .expect("the journal is whole");
     let recovering = recover(&disk, Path::new(DATA), &scanned, |_| true, |_, _| {});
     let mut recovered = bench.world.run(recovering).expect("the disk answers");
     recovered.remove(0).1.ok()

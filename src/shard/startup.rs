@@ -160,7 +160,9 @@ pub async fn start<D: Disk>(
     board.meet(log.until_durable().await.map_err(io))?;
     let at = phase("partitions are open", at);
     board.meet(load_groups(&shard).await)?;
-    board.meet(log.release_recovered().await.map_err(io))?;
+    // The journal of a damaged partition is all there is of what its segments lack: it stays until somebody has mended that.
+    let is_whole = board.notes().damage.is_empty();
+    board.meet(if is_whole { log.release_recovered().await.map_err(io) } else { Ok(()) })?;
     phase("groups are loaded and old journals released", at);
     let discarded = needless(&shard.borrow(), &board, &scanned);
     started.damaged = board.notes().damage.iter().map(|(_, what)| what.clone()).collect();
