@@ -16,7 +16,12 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::Instant;
+
+/// How long after a cold read of a file its pages are looked at one by one before they are sent.
+const COLD_READ_MS: u64 = 1_000;
 
 /// An open file; clones share the descriptor. May travel between cores inside a reply.
 #[derive(Clone)]
@@ -30,6 +35,14 @@ struct FileInner {
     path: PathBuf,
     /// The same file opened around the page cache, for cold reads of a file that is open through it.
     around: OnceLock<OwnedFd>,
+    /// When bytes were last asked of the disk through the page cache, in milliseconds since `clock_start`, at least 1. 0: never.
+    cold_ms: AtomicU64,
+}
+
+/// What `cold_ms` counts from.
+fn clock_start() -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    *START
 }
 
 impl AsRawFd for File {
@@ -40,7 +53,16 @@ impl AsRawFd for File {
 
 impl File {
     fn new(file: std::fs::File, direct: bool, path: PathBuf) -> File {
-        File { inner: Arc::new(FileInner { fd: file.into(), direct, path, around: OnceLock::new() }) }
+        File {
+            inner: Arc::new(FileInner {
+                fd: file.into(),
+                direct,
+                path,
+                around: OnceLock::new(),
+
+                cold_ms: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// This file by a descriptor that reads around the page cache. The first call opens it; later ones are free.
@@ -59,6 +81,17 @@ impl File {
         let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(link);
         let opened = opened.map_err(|error| naming(&self.inner.path, error))?;
         Ok(self.inner.around.get_or_init(|| opened.into()).as_raw_fd())
+    }
+
+    /// Notes that bytes which may not be in the page cache are being read through it.
+    pub(super) fn note_cold_read(&self) {
+        self.inner.cold_ms.store(clock_start().elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// Whether pages of this file may be on their way from the disk.
+    pub(super) fn is_being_read(&self) -> bool {
+        let last = self.inner.cold_ms.load(Ordering::Relaxed);
+        last > 0 && (clock_start().elapsed().as_millis() as u64).saturating_sub(last) < COLD_READ_MS
     }
 }
 

@@ -168,6 +168,7 @@ impl Ring {
 
     /// Moves up to `bytes` of the page cache at `offset` into `pipe`, reading the file where they are not there. Runs in a kernel worker.
     pub fn splice(&self, file: &File, offset: u64, bytes: usize, pipe: Pipe, connection: u64) {
+        file.note_cold_read();
         let entry = opcode::Splice::new(
             types::Fd(file.as_raw_fd()),
             offset as i64,

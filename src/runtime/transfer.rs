@@ -31,9 +31,9 @@ struct Cachestat {
 
 /// Whether `[offset, offset + bytes)` can be sent from the page cache without waiting for the disk. `bytes` is not 0.
 ///
-/// cachestat counts the pages that are there, but also those that somebody is just reading; so a byte is read every
-/// `PROBE_BYTES`, which such pages refuse. Reads of the disk are larger than that or end at an end of the range.
-/// Before Linux 6.5 the probes are all there is.
+/// cachestat counts the pages that are there, but also those that somebody is just reading; so where the file was read cold a
+/// moment ago a byte is read every `PROBE_BYTES`, which such pages refuse. Reads of the disk are larger than that or end at
+/// an end of the range. Before Linux 6.5 the probes are all there is.
 pub fn resident(file: &File, offset: u64, bytes: usize) -> bool {
     const PAGE: u64 = 4096;
     let last = offset + bytes as u64 - 1;
@@ -43,6 +43,9 @@ pub fn resident(file: &File, offset: u64, bytes: usize) -> bool {
     let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut found, 0u32) };
     if result == 0 && found.nr_cache <= last / PAGE - offset / PAGE {
         return false;
+    }
+    if result == 0 && !file.is_being_read() {
+        return true;
     }
     (offset..last).step_by(PROBE_BYTES).chain([last]).all(|at| can_read_at_once(file, at))
 }
