@@ -52,6 +52,7 @@ fn small_settings(recovery_bytes_max: usize) -> LogSettings {
         tail_bytes: 1 << 20,
         pieces_in_flight_max: 3,
         index_cache_bytes: 2 << 10,
+        readers_max: 2,
         flush_age_ms: 50,
         recovery_bytes_max,
     }

@@ -17,6 +17,8 @@ use std::path::Path;
 pub(crate) struct IndexCache {
     loaded: VecDeque<(LogIndex, u64, Offset)>,
     bytes: usize,
+    /// Segments of any kind that were opened for reading, oldest first; some may have been closed since.
+    readers: VecDeque<(LogIndex, u64, Offset)>,
 }
 
 impl<D: Disk> CoreLog<D> {
@@ -56,6 +58,7 @@ impl<D: Disk> CoreLog<D> {
             let mut state = self.0.state.borrow_mut();
             if let Some(segment) = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base)) {
                 segment.reader = Some(file);
+                state.cache_reader(log, serial, base);
             }
         }
         if has_index {
@@ -120,6 +123,22 @@ impl<D: Disk> CoreLog<D> {
 }
 
 impl<D: Disk> State<D> {
+    /// Counts a segment's file in, and closes the oldest ones beyond the bound. What is being sent from them stays open for that.
+    fn cache_reader(&mut self, log: LogIndex, serial: u64, base: Offset) {
+        let State { index_cache, slots, settings, .. } = self;
+        let newest = (log, serial, base);
+        index_cache.readers.push_back(newest);
+        while index_cache.readers.len() > settings.readers_max.max(1) {
+            let oldest = index_cache.readers.pop_front().expect("more than the most");
+            let partition = slots[oldest.0.0 as usize].as_mut().filter(|partition| partition.serial == oldest.1);
+            if let Some(segment) = partition.and_then(|partition| partition.segment_mut(oldest.2))
+                && oldest != newest
+            {
+                segment.reader = None;
+            }
+        }
+    }
+
     /// Counts a sealed segment's index in, and lets go of the oldest ones beyond the bound.
     pub fn cache_index(&mut self, log: LogIndex, serial: u64, base: Offset, bytes: usize) {
         let State { index_cache, slots, settings, .. } = self;

@@ -25,6 +25,8 @@ pub struct LogSettings {
     pub pieces_in_flight_max: usize,
     /// Memory for the indexes of sealed segments.
     pub index_cache_bytes: usize,
+    /// Files open for reading; a read of another one closes the one opened longest ago. Every partition has one more open for writing.
+    pub readers_max: usize,
     /// Bytes that have waited this long for a segment are written while the disk has time.
     pub flush_age_ms: u64,
     /// Memory for batches of the journal at a start after a crash; with more to replay, the journal is read twice.
@@ -40,6 +42,7 @@ impl Default for LogSettings {
             tail_bytes: 256 << 20,
             pieces_in_flight_max: 8,
             index_cache_bytes: 16 << 20,
+            readers_max: 2048,
             flush_age_ms: 5_000,
             recovery_bytes_max: RECOVERY_TAILS_MAX * (256 << 20),
         }

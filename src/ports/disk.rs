@@ -95,7 +95,8 @@ pub trait Disk: Clone + 'static {
     fn set_file_bytes(&self, file: &Self::File, bytes: u64) -> impl Future<Output = io::Result<()>>;
     /// Reserves blocks for `[offset, offset + bytes)` without changing the file's size (FALLOC_FL_KEEP_SIZE).
     fn allocate(&self, file: &Self::File, offset: u64, bytes: u64) -> impl Future<Output = io::Result<()>>;
-    /// Makes a directory with its parents and syncs the parents it made an entry in.
+    /// Makes a directory with its parents. They last from the first `sync_dir` of it on: files are made in many new directories
+    /// first, and then one transaction of the filesystem serves all of their syncs.
     fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Names in a directory, in no order; empty where it does not exist.
     fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<PathBuf>>>;
@@ -103,7 +104,7 @@ pub trait Disk: Clone + 'static {
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Removes an empty directory.
     fn remove_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
-    /// Makes entries of this directory (created, renamed, removed) durable.
+    /// Makes entries of this directory (created, renamed, removed) durable, and itself if `create_dir` made it.
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Free bytes of the filesystem that holds `path`, as an unprivileged process may use them.
     fn free_bytes(&self, path: &Path) -> impl Future<Output = io::Result<u64>>;

@@ -8,6 +8,7 @@ use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::ports::{Buffer, Disk, OpenMode, WriteToken};
 use bytes::Bytes;
 use io_uring::{opcode, types};
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::future::Future;
 use std::io;
@@ -17,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Instant;
 
 /// How long after a cold read of a file its pages are looked at one by one before they are sent.
@@ -108,11 +109,12 @@ pub struct CoreDisk {
     helper: Helper,
     pool: Arc<Pool>,
     tasks: Tasks,
+    new_dirs: NewDirs,
 }
 
 impl CoreDisk {
     pub fn new(ring: Ring, helper: Helper, pool: Arc<Pool>, tasks: Tasks) -> CoreDisk {
-        CoreDisk { ring, helper, pool, tasks }
+        CoreDisk { ring, helper, pool, tasks, new_dirs: NewDirs::default() }
     }
 
     pub fn pool(&self) -> &Arc<Pool> {
@@ -158,19 +160,35 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
-    std::fs::File::open(path)?.sync_all()
+/// Directories that were made and whose entry in their parent is not durable yet.
+type NewDirs = Arc<Mutex<HashSet<PathBuf>>>;
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn create_dir(path: &Path) -> io::Result<()> {
+fn sync_dir(path: &Path, new_dirs: &NewDirs) -> io::Result<()> {
+    let mut path = path;
+    loop {
+        std::fs::File::open(path)?.sync_all()?;
+        if !new_dirs.lock().expect("never poisoned").remove(path) {
+            return Ok(());
+        }
+        path = parent(path);
+    }
+}
+
+fn create_dir(path: &Path, new_dirs: &NewDirs) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    create_dir(parent)?;
+    create_dir(parent(path), new_dirs)?;
     match std::fs::create_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => sync_dir(parent),
+        _ => {
+            new_dirs.lock().expect("never poisoned").insert(path.to_owned());
+            Ok(())
+        }
     }
 }
 
@@ -312,7 +330,8 @@ impl Disk for CoreDisk {
     }
 
     fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
-        self.call(path, create_dir)
+        let new_dirs = self.new_dirs.clone();
+        self.call(path, move |path| create_dir(path, &new_dirs))
     }
 
     fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<PathBuf>>> {
@@ -333,7 +352,8 @@ impl Disk for CoreDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
-        self.call(path, sync_dir)
+        let new_dirs = self.new_dirs.clone();
+        self.call(path, move |path| sync_dir(path, &new_dirs))
     }
 
     fn free_bytes(&self, path: &Path) -> impl Future<Output = io::Result<u64>> {

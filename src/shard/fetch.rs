@@ -17,6 +17,8 @@ pub(super) struct WaitingFetch {
     ticket: Option<Ticket>,
     /// Its time is up, or another core has answered: it takes what is there.
     hurried: bool,
+    /// How often it had to wait for a segment to be opened.
+    loads: usize,
 }
 
 /// A segment whose index must be read before the offset can be.
@@ -28,8 +30,8 @@ struct NotLoaded {
 
 /// What a look at all parts has shown.
 enum Attempt<F> {
-    /// Everything is known; so many bytes, and whether a part has an error to tell.
-    Whole { parts: Vec<Fetched<F>>, bytes: u64, failed: bool },
+    /// Everything is known; so many bytes, and whether they go out however few they are: a part has an error to tell, or was left out.
+    Whole { parts: Vec<Fetched<F>>, bytes: u64, at_once: bool },
     /// The index of this partition's segment must be read first.
     NotLoaded(NotLoaded),
 }
@@ -37,7 +39,7 @@ enum Attempt<F> {
 impl<D: Disk> Shard<D> {
     /// Answers `fetch` at once if it can, else when enough has become visible or its deadline has come.
     pub fn fetch(&mut self, origin: Origin, fetch: Fetch, now: Now) {
-        let id = self.waiting_fetches.insert(WaitingFetch { origin, fetch, ticket: None, hurried: false });
+        let id = self.waiting_fetches.insert(WaitingFetch { origin, fetch, ticket: None, hurried: false, loads: 0 });
         self.fetch_origins.insert(origin, id);
         self.try_fetch(id, now);
     }
@@ -79,13 +81,16 @@ impl<D: Disk> Shard<D> {
         // Moved out for the look and back for the wait: the parts are many, and the shard is needed whole meanwhile.
         let fetch = std::mem::replace(&mut waiting.fetch, Fetch::nothing());
         let (hurried, origin) = (waiting.hurried || now.mono >= fetch.deadline, waiting.origin);
-        match self.read_parts(&fetch) {
+        // Once each part could have had its turn: thousands of readers may close each other's segments before one has all of its own.
+        let takes_some = waiting.loads >= fetch.parts.len();
+        match self.read_parts(&fetch, takes_some) {
             Attempt::NotLoaded(not_loaded) => {
                 self.keep_fetch(id, fetch);
+                self.waiting_fetches.find(id).expect("kept above").loads += 1;
                 self.load_then_fetch(not_loaded, id);
             }
-            Attempt::Whole { parts, bytes, failed } => {
-                if failed || hurried || bytes >= fetch.bytes_min {
+            Attempt::Whole { parts, bytes, at_once } => {
+                if at_once || hurried || bytes >= fetch.bytes_min {
                     self.waiting_fetches.remove(id);
                     self.fetch_origins.remove(&origin);
                     self.count_fetched(&parts);
@@ -117,28 +122,33 @@ impl<D: Disk> Shard<D> {
         self.waiting_fetches.find(id).expect("removed only with its answer").fetch = fetch;
     }
 
-    fn read_parts(&mut self, fetch: &Fetch) -> Attempt<D::File> {
+    /// `takes_some`: parts whose segments are not open are left out, if others have something.
+    fn read_parts(&mut self, fetch: &Fetch, takes_some: bool) -> Attempt<D::File> {
         let mut parts = Vec::with_capacity(fetch.parts.len());
+        let mut missing = None;
         let mut left = fetch.bytes_max;
         let (mut bytes, mut failed) = (0, false);
         for part in &fetch.parts {
-            match self.read_part(part, left, bytes == 0) {
-                Ok(fetched) => {
-                    let got = fetched.bytes();
-                    bytes += got;
-                    left = left.saturating_sub(got);
-                    failed |= fetched.error.is_error();
-                    parts.push(fetched);
-                }
-                Err(not_loaded) => return Attempt::NotLoaded(not_loaded),
+            let (fetched, not_loaded) = self.read_part(part, left, bytes == 0);
+            let got = fetched.bytes();
+            bytes += got;
+            left = left.saturating_sub(got);
+            failed |= fetched.error.is_error();
+            parts.push(fetched);
+            missing = missing.or(not_loaded);
+            if missing.is_some() && !takes_some {
+                break;
             }
         }
-        Attempt::Whole { parts, bytes, failed }
+        match missing {
+            Some(not_loaded) if !takes_some || bytes == 0 => Attempt::NotLoaded(not_loaded),
+            left_out => Attempt::Whole { parts, bytes, at_once: failed || left_out.is_some() },
+        }
     }
 
-    /// Reads one part. `Err` says what must be loaded first.
-    fn read_part(&mut self, part: &FetchPart, left: u64, first: bool) -> Result<Fetched<D::File>, NotLoaded> {
-        let refused = |code| Ok(Fetched::refused(part.index, code));
+    /// Reads one part; says what must be loaded before its bytes can be given.
+    fn read_part(&mut self, part: &FetchPart, left: u64, first: bool) -> (Fetched<D::File>, Option<NotLoaded>) {
+        let refused = |code| (Fetched::refused(part.index, code), None);
         let Some(slot) = self.slot(part.partition) else { return refused(ErrorCode::NotLeaderOrFollower) };
         let partition = &self.partitions[slot as usize];
         if let Some(code) = partition.check_epoch(part.current_leader_epoch) {
@@ -155,21 +165,21 @@ impl<D: Disk> Shard<D> {
         let in_log = (fetched.log_start_offset..=partition.watermark.log_end()).contains(&part.offset);
         if !in_log {
             fetched.error = ErrorCode::OffsetOutOfRange;
-            return Ok(fetched);
+            return (fetched, None);
         }
         let bytes_max = part.bytes_max.min(left);
         if part.offset >= high_watermark || bytes_max == 0 && !first {
-            return Ok(fetched);
+            return (fetched, None);
         }
         match self.log.read(partition.log, part.offset, bytes_max as usize, high_watermark, first) {
             Ok(read) => fetched.pieces = read.pieces,
             Err(ReadError::NotLoaded) => {
-                return Err(NotLoaded { log: partition.log, offset: part.offset, limit: high_watermark });
+                return (fetched, Some(NotLoaded { log: partition.log, offset: part.offset, limit: high_watermark }));
             }
             Err(ReadError::OutOfRange { .. }) => fetched.error = ErrorCode::OffsetOutOfRange,
             Err(ReadError::Unavailable) => fetched.error = ErrorCode::KafkaStorageError,
         }
-        Ok(fetched)
+        (fetched, None)
     }
 
     /// Reads an index in the background, then looks at the fetch again.

@@ -39,20 +39,23 @@ fn may_lock_all(status: &str) -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> CAP_IPC_LOCK & 1 == 1)
 }
 
-/// Raises the soft limit of open files to the hard one, and returns it.
+/// Raises the limit of open files as far as this process may, and returns it: to the most that the kernel allows (`fs.nr_open`) where it is
+/// privileged, otherwise to the hard limit. A partition takes two, a connection one.
 ///
 /// # Errors
 /// Those of `getrlimit` and `setrlimit`.
 pub fn raise_open_files() -> io::Result<u64> {
-    let mut limit = limit(libc::RLIMIT_NOFILE)?;
-    if limit.rlim_cur < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
+    let now = limit(libc::RLIMIT_NOFILE)?;
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    let most = now.rlim_max.max(most.unwrap_or(0));
+    for (rlim_cur, rlim_max) in [(most, most), (now.rlim_max, now.rlim_max)] {
+        let raised = libc::rlimit { rlim_cur, rlim_max };
         // SAFETY: the kernel only reads the struct, which lives through the call.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
-            return Err(io::Error::last_os_error());
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
+            return Ok(rlim_cur);
         }
     }
-    Ok(limit.rlim_cur)
+    Err(io::Error::last_os_error())
 }
 
 fn limit(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
