@@ -185,8 +185,9 @@ pub async fn scan<D: Disk>(disk: &D, dir: &Path, hold_bytes_max: usize) -> Resul
         files.iter().find(|(_, used)| *used == path).map_or(0, |(header, _)| header.file_sequence)
     });
     for session in files.chunk_by(|(a, _), (b, _)| a.session == b.session) {
-        // What was freed is in segments, and its checkpoints are superseded.
-        let first_live = session.iter().map(|(header, _)| header.first_live).max().unwrap_or_default();
+        // What was freed is in segments, and its checkpoints are superseded. A header that says so of its own file says nothing.
+        let honest = session.iter().filter(|(header, _)| header.first_live <= header.file_sequence);
+        let first_live = honest.map(|(header, _)| header.first_live).max().unwrap_or_default();
         let freed = session.partition_point(|(header, _)| header.file_sequence < first_live);
         let mut scanner =
             Scanner { disk, journal: &mut journal, files: &session[freed..], expected: None, hold_bytes_max };
