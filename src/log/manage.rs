@@ -1,5 +1,6 @@
 //! Opening and closing: a core's log, and partitions in it. Awaits the disk; the hot path is in `core`.
 
+use super::completion::{ActiveSegment, segment_bases};
 use super::core::{CoreLog, Shared, State};
 use super::dir;
 use super::error::{Damage, LogError, Refused};
@@ -7,7 +8,7 @@ use super::journal::format::Kind;
 use super::journal::ring::Ring;
 use super::journal::scan::ScannedJournal;
 use super::partition::{Mode, PartitionLog};
-use super::recovery::{ActiveSegment, Recovered, segment_bases};
+use super::recovery::Recovered;
 use super::segment::load::load;
 use super::segment::{Segment, SegmentFile};
 use super::settings::{LogSettings, PartitionSettings};

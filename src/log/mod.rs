@@ -21,6 +21,7 @@
 
 mod access;
 mod background;
+mod completion;
 mod core;
 mod counters;
 mod cursor;

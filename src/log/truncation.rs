@@ -2,13 +2,13 @@
 //!
 //! The journal knows it first, then the files are cut: whatever a crash leaves in between, recovery cuts again. Appends wait meanwhile.
 
+use super::completion::cut_index;
 use super::core::{CoreLog, State};
 use super::cursor::SegmentName;
 use super::dir;
 use super::error::{Fatal, LogError, Refused};
 use super::journal::format::Kind;
 use super::partition::{Mark, Mode, PartitionLog, Place};
-use super::recovery::cut_index;
 use super::segment::format::FIRST_BATCH_AT;
 use super::segment::{Segment, SegmentFile};
 use super::writer::release_synced;
