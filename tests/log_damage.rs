@@ -76,6 +76,29 @@ fn a_damaged_record_header_makes_every_partition_that_may_be_meant_unavailable()
 }
 
 #[test]
+fn a_checkpoint_that_names_another_directory_is_damage() {
+    let (mut bench, index) = bench_with(3);
+    bench.log().checkpoint(index, b"").expect("room");
+    bench.append(index, 2, 500);
+    bench.until_durable();
+    bench.crash();
+    let (path, content) = bench.files(Path::new(JOURNAL), "journal-0").remove(0);
+    let second = find_record(&content, 2, 1);
+    bench.edit(&path, |bytes| {
+        let end = second + 64 + u32::from_le_bytes(bytes[second + 44..second + 48].try_into().expect("four")) as usize;
+        let name = bytes[second..end].windows(8).position(|name| name == b"topic-0-").expect("the directory");
+        bytes[second + name + 6] = b'1';
+        let salt = u32::from_le_bytes(bytes[20..24].try_into().expect("four"));
+        let crc = crc32c::crc32c_append(salt, &bytes[second + 8..end]);
+        bytes[second + 4..second + 8].copy_from_slice(&crc.to_le_bytes());
+    });
+    let recovered = bench.recover();
+    assert_eq!(recovered.len(), 1, "{recovered:?}");
+    let damage = recovered[0].1.as_ref().expect_err("damaged");
+    assert_eq!((damage.position, damage.partition), (second as u64, Some(id(0))));
+}
+
+#[test]
 fn damage_of_what_is_in_the_segments_and_checkpointed_since_harms_nobody() {
     let (mut bench, index) = bench_with(5);
     bench.flush();

@@ -26,6 +26,11 @@ pub fn parse_partition_dir_name(name: &str) -> Option<(&str, PartitionId)> {
     (!topic.is_empty()).then_some((topic, PartitionId { topic: topic_id, index }))
 }
 
+/// Whether `name` is a name that this partition's directory can have, and not a path to somewhere else.
+pub(crate) fn is_partition_dir(name: &str, id: PartitionId) -> bool {
+    !name.contains('/') && parse_partition_dir_name(name).is_some_and(|(_, named)| named == id)
+}
+
 pub const SEGMENT_SUFFIX: &str = ".log";
 pub const INDEX_SUFFIX: &str = ".index";
 /// Ends the name of a file or directory that is only waiting to be unlinked.
@@ -80,6 +85,17 @@ mod tests {
             let name = partition_dir_name(topic, id());
             assert_eq!(parse_partition_dir_name(&name), Some((topic, id())), "{name}");
         }
+    }
+
+    #[test]
+    fn a_partition_has_its_own_directory() {
+        let other = PartitionId { index: 13, ..id() };
+        let name = partition_dir_name("orders", id());
+        assert!(is_partition_dir(&name, id()));
+        assert!(!is_partition_dir(&name, other));
+        assert!(!is_partition_dir(&format!("../{name}"), id()));
+        assert!(!is_partition_dir(&format!("/{name}"), id()));
+        assert!(!is_partition_dir("", id()));
     }
 
     #[test]

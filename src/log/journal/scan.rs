@@ -254,16 +254,18 @@ impl<D: Disk> Scanner<'_, D> {
                 Found::Record(record, payload) if self.is_next(&record) => {
                     self.expected = Some(record.sequence + 1);
                     position = at + record.record_bytes() as u64;
-                    self.take(header.session, &record, payload);
+                    if !self.take(header.session, &record, payload) {
+                        self.note_bad_record(file, at, &record, "this is no checkpoint of the partition".into());
+                    }
                     if record.kind == Kind::Closed {
                         self.journal.is_closed = true;
                         break;
                     }
                 }
                 Found::BadBatch(record) if self.is_next(&record) && self.is_proven(file, at, &record).await? => {
-                    // Only this record is lost, and it is known whose it was.
                     self.extent(file, from, position);
-                    self.note_bad_batch(file, at, &record);
+                    let what = format!("the batch behind offset {} is not what was written", record.offset);
+                    self.note_bad_record(file, at, &record, what);
                     self.expected = Some(record.sequence + 1);
                     position = at + record.record_bytes() as u64;
                     from = position;
@@ -288,9 +290,10 @@ impl<D: Disk> Scanner<'_, D> {
         }
     }
 
-    fn take(&mut self, session: u32, record: &RecordHeader, payload: Bytes) {
+    /// Takes a record whose CRC holds. False where nothing can be made of it: nobody has written it so.
+    fn take(&mut self, session: u32, record: &RecordHeader, payload: Bytes) -> bool {
         if record.kind == Kind::Closed {
-            return;
+            return true;
         }
         let position = Position { session, sequence: record.sequence };
         let partition = self.journal.partitions.entry(record.partition).or_default();
@@ -298,21 +301,21 @@ impl<D: Disk> Scanner<'_, D> {
         partition.last = position;
         match record.kind {
             Kind::Checkpoint | Kind::Truncate => {
-                if let Some(checkpoint) = Checkpoint::decode(&payload) {
-                    if record.kind == Kind::Truncate {
-                        let (start, end_offset) = (checkpoint.start_offset, checkpoint.end_offset);
-                        partition.truncations.push(Truncation {
-                            at: position,
-                            end_offset,
-                            is_empty: start == end_offset,
-                        });
-                    }
-                    let released = partition.release(&checkpoint);
-                    partition.start_offset = checkpoint.start_offset;
-                    partition.checkpoint = Some((position, checkpoint));
-                    partition.is_dropped = false;
-                    self.journal.held_bytes -= released;
+                let decoded = Checkpoint::decode(&payload);
+                // Where it sent the partition to another one's directory, two of them would write there.
+                let Some(checkpoint) = decoded.filter(|read| dir::is_partition_dir(&read.dir, record.partition)) else {
+                    return false;
+                };
+                if record.kind == Kind::Truncate {
+                    let (start, end_offset) = (checkpoint.start_offset, checkpoint.end_offset);
+                    let is_empty = start == end_offset;
+                    partition.truncations.push(Truncation { at: position, end_offset, is_empty });
                 }
+                let released = partition.release(&checkpoint);
+                partition.start_offset = checkpoint.start_offset;
+                partition.checkpoint = Some((position, checkpoint));
+                partition.is_dropped = false;
+                self.journal.held_bytes -= released;
             }
             Kind::Drop => {
                 partition.is_dropped = true;
@@ -323,6 +326,7 @@ impl<D: Disk> Scanner<'_, D> {
             Kind::Append => self.hold(position, record, payload),
             Kind::Closed => {}
         }
+        true
     }
 
     /// Keeps a batch in memory while there is room; without room none is kept, and recovery reads the journal again.
@@ -401,13 +405,10 @@ impl<D: Disk> Scanner<'_, D> {
         Ok(false)
     }
 
-    fn note_bad_batch(&mut self, file: usize, position: u64, record: &RecordHeader) {
-        let damage = Damage {
-            path: self.files[file].1.display().to_string(),
-            position,
-            partition: Some(record.partition),
-            what: format!("the batch behind offset {} is not what was written", record.offset),
-        };
+    /// Only this record is lost, and it is known whose it was.
+    fn note_bad_record(&mut self, file: usize, position: u64, record: &RecordHeader, what: String) {
+        let path = self.files[file].1.display().to_string();
+        let damage = Damage { path, position, partition: Some(record.partition), what };
         let partition = self.journal.partitions.entry(record.partition).or_default();
         let at = Position { session: self.files[file].0.session, sequence: record.sequence };
         partition.damage.push((at, damage.clone()));
