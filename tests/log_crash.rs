@@ -184,7 +184,7 @@ impl Run {
                     for piece in &read.pieces {
                         match piece {
                             Piece::Memory(view) => bytes.extend_from_slice(view),
-                            Piece::File { file, position, bytes: length } => {
+                            Piece::File { file, position, bytes: length, .. } => {
                                 let disk = self.world.disk.clone();
                                 let got = self.world.run(disk.read(file, *position, *length as usize)).expect("read");
                                 assert_eq!(got.len() as u64, *length, "a read beyond the end of a file");

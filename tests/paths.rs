@@ -183,7 +183,7 @@ fn segments_in_the_page_cache_go_by_sendfile() {
 }
 
 #[test]
-fn cold_segments_go_through_a_pipe() {
+fn cold_segments_go_through_a_pipe_or_are_read_ahead() {
     let broker = start("splice");
     let (mut wire, topic) = filled(&broker);
     chill(&broker, &topic);
@@ -192,8 +192,11 @@ fn cold_segments_go_through_a_pipe() {
     let after = broker.counters();
     let [sendfile, splice, direct] = from_files(&after, &before);
     assert_eq!((sendfile + splice, direct), (sum, 0));
-    // Nothing is read ahead, on the core least of all. A page that a splice has read and its pipe had no room for may go by sendfile.
-    assert!(splice > sum / 2 && after.since(&before, "ring.splices") > 0, "{sendfile} {splice}");
+    let ahead = after.since(&before, "ring.read_ahead_bytes");
+    assert!(splice > 0 && after.since(&before, "ring.splices") > 0, "{sendfile} {splice}");
+    assert!(ahead > 0 && after.since(&before, "ring.read_aheads") > 0, "a reader in order is read ahead");
+    // Nobody else has asked the disk, least of all the core. A page that a splice has read and its pipe had no room for may go by sendfile.
+    assert!(splice + ahead > sum / 2, "{sendfile} {splice} {ahead}");
     // What a cold read has brought into the page cache is there for the next one.
     reads_by_sendfile(&broker, &mut wire, &topic, || ());
 }

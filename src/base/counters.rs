@@ -65,6 +65,9 @@ counters! {
         direct_reads,
         /// Cold reads through the page cache. A kernel worker (io-wq) runs each.
         splices,
+        /// Reads ahead of such readers, a worker each.
+        read_aheads,
+        read_ahead_bytes,
         /// fdatasync. A kernel worker runs each.
         syncs,
     }

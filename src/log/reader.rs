@@ -8,6 +8,7 @@ use super::segment::Segment;
 use super::segment::format::FIRST_BATCH_AT;
 use crate::base::batch::{BatchHeader, HEADER_BYTES};
 use crate::base::ids::Offset;
+use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::ports::{Disk, Piece};
 
 /// Whole batches, in order. The first may begin before the offset asked for; clients skip what they did not ask for.
@@ -212,7 +213,9 @@ fn pieces<D: Disk>(segment: &Segment<D>, range: Range) -> Result<Read<D::File>, 
     if range.from < memory_start {
         let file = segment.reader.clone().ok_or(ReadError::NotLoaded)?;
         let bytes = range.to.min(memory_start) - range.from;
-        pieces.push(Piece::File { file, position: range.from, bytes });
+        // The last block may be written again, with more in it.
+        let settled = memory_start - memory_start % DISK_BLOCK_BYTES as u64;
+        pieces.push(Piece::File { file, position: range.from, bytes, settled });
     }
     segment.tail.views(range.from.max(memory_start), range.to, &mut |view| pieces.push(Piece::Memory(view)));
     Ok(Read { pieces, bytes: range.to - range.from })

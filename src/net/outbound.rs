@@ -33,7 +33,7 @@ const UNSENT_BYTES_MAX: usize = 1 << 20;
 /// How bytes that are not in the page cache are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ColdRead {
-    /// File to pipe in a kernel worker, pipe to socket here; fills the page cache.
+    /// File to pipe in a kernel worker, pipe to socket here; fills the page cache, ahead of whoever reads in order.
     Splice,
     /// Around the page cache into recycled memory.
     Direct,
@@ -211,10 +211,10 @@ impl Outbound {
 
     /// Sends from the file piece in front; `None` where a read must complete first.
     fn send_file(&mut self, socket: &Socket, connection: u64, sender: &mut Sender) -> io::Result<Option<usize>> {
-        let Some(Piece::File { file, position, bytes }) = self.queue.front() else {
+        let Some(Piece::File { file, position, bytes, settled }) = self.queue.front() else {
             unreachable!("a file is in front")
         };
-        let (position, bytes) = (*position, *bytes);
+        let (position, bytes, settled) = (*position, *bytes, *settled);
         let sent = match &mut self.cold {
             Cold::InFlight => return Ok(None),
             Cold::Pipe(pipe) => {
@@ -254,6 +254,9 @@ impl Outbound {
                     if sent == 0 {
                         return Err(ended_early(file, position));
                     }
+                    if sender.cold_read == ColdRead::Splice {
+                        sender.ring.read_ahead(file, position..position + sent as u64, false, settled);
+                    }
                     sent
                 } else {
                     return self.start_cold(connection, sender);
@@ -279,14 +282,15 @@ impl Outbound {
     }
 
     fn start_cold(&mut self, connection: u64, sender: &mut Sender) -> io::Result<Option<usize>> {
-        let Some(Piece::File { file, position, bytes }) = self.queue.front() else {
+        let Some(Piece::File { file, position, bytes, settled }) = self.queue.front() else {
             unreachable!("a file is in front")
         };
         match sender.cold_read {
             ColdRead::Splice => {
                 let pipe = sender.pipes.take()?;
-                let wanted = (*bytes).min(pipe.capacity as u64) as usize;
-                sender.ring.splice(file, *position, wanted, pipe, connection);
+                let wanted = (*bytes).min(pipe.capacity as u64);
+                sender.ring.splice(file, *position, wanted as usize, pipe, connection);
+                sender.ring.read_ahead(file, *position..*position + wanted, true, *settled);
             }
             ColdRead::Direct => read_direct(file, *position, *bytes, connection, sender)?,
         }

@@ -7,8 +7,9 @@ use bytes::Bytes;
 pub enum Piece<F> {
     /// In memory: an encoded header, or records of a partition's tail.
     Memory(Bytes),
-    /// In a file, which stays readable as long as this is held, even if it is deleted meanwhile.
-    File { file: F, position: u64, bytes: u64 },
+    /// In a file, which stays readable as long as this is held, even if it is deleted meanwhile. As it is now it stays up to `settled`, so
+    /// that what follows the piece may be read ahead so far.
+    File { file: F, position: u64, bytes: u64, settled: u64 },
 }
 
 impl<F> Piece<F> {

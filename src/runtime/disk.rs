@@ -2,6 +2,7 @@
 
 use super::blocking::Helper;
 use super::memory::{Pool, RecordBuffer};
+use super::read_ahead::Streams;
 use super::ring::{Ring, read_entry, write_entry};
 use super::tasks::Tasks;
 use crate::base::limits::DISK_BLOCK_BYTES;
@@ -38,6 +39,8 @@ struct FileInner {
     around: OnceLock<OwnedFd>,
     /// When bytes were last asked of the disk through the page cache, in milliseconds since `clock_start`, at least 1. 0: never.
     cold_ms: AtomicU64,
+    /// Who reads it cold, of all cores.
+    streams: Mutex<Streams>,
 }
 
 /// What `cold_ms` counts from.
@@ -60,8 +63,8 @@ impl File {
                 direct,
                 path,
                 around: OnceLock::new(),
-
                 cold_ms: AtomicU64::new(0),
+                streams: Mutex::default(),
             }),
         }
     }
@@ -87,6 +90,15 @@ impl File {
     /// Notes that bytes which may not be in the page cache are being read through it.
     pub(super) fn note_cold_read(&self) {
         self.inner.cold_ms.store(clock_start().elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// Somebody is sent `range` of this file, which `is_cold` where the disk has to be asked for it. Returns what to read ahead of them,
+    /// none of it beyond `limit`. Costs nothing while nobody reads the file cold.
+    pub(super) fn to_read_ahead(&self, range: Range<u64>, is_cold: bool, limit: u64) -> Option<Range<u64>> {
+        if !is_cold && !self.is_being_read() {
+            return None;
+        }
+        self.inner.streams.lock().expect("never poisoned").read(range, is_cold, limit)
     }
 
     /// Whether pages of this file may be on their way from the disk.

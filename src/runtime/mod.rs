@@ -10,6 +10,7 @@ pub mod host;
 pub mod mailbox;
 pub mod memory;
 mod meter;
+mod read_ahead;
 pub mod ring;
 pub mod signals;
 pub mod socket;

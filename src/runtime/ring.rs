@@ -59,6 +59,7 @@ enum Slot {
     Write { token: WriteToken, bytes: usize, _file: File, _buffer: RecordBuffer },
     Splice { connection: u64, _file: File, pipe: Option<Pipe> },
     DirectRead { connection: u64, _file: File, buffer: RecordBuffer },
+    ReadAhead { _file: File },
     Await(Rc<Awaited>),
 }
 
@@ -181,6 +182,22 @@ impl Ring {
         let mut inner = self.inner.borrow_mut();
         inner.counters.splices += 1;
         inner.submit(entry, slot);
+    }
+
+    /// Tells that `range` of `file` is being sent through the page cache, and has read ahead what its reader will want next, up to `limit`.
+    /// `is_cold`: the disk has to be asked for `range` itself.
+    pub fn read_ahead(&self, file: &File, range: std::ops::Range<u64>, is_cold: bool, limit: u64) {
+        let Some(ahead) = file.to_read_ahead(range, is_cold, limit) else { return };
+        file.note_cold_read();
+        // Allocates pages and submits the reads, in a worker, and waits for none of them.
+        let bytes = libc::off_t::try_from(ahead.end - ahead.start).expect("a window");
+        let entry = opcode::Fadvise::new(types::Fd(file.as_raw_fd()), bytes, libc::POSIX_FADV_WILLNEED)
+            .offset(ahead.start)
+            .build();
+        let mut inner = self.inner.borrow_mut();
+        inner.counters.read_aheads += 1;
+        inner.counters.read_ahead_bytes += ahead.end - ahead.start;
+        inner.submit(entry, Slot::ReadAhead { _file: file.clone() });
     }
 
     /// Reads up to `bytes` at `offset` around the page cache to the end of `buffer`; all three in whole blocks.
@@ -400,6 +417,8 @@ impl Inner {
                 }
                 out.push(Completion::DirectRead { connection, buffer, result });
             }
+            // Where it failed the bytes are read when they are sent.
+            Slot::ReadAhead { .. } => {}
             Slot::Await(awaited) => {
                 awaited.result.set(Some(entry.result()));
                 woken.extend(awaited.waker.borrow_mut().take());

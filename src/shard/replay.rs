@@ -116,7 +116,7 @@ async fn replay_log<D: Disk>(
         for piece in read.pieces {
             match piece {
                 Piece::Memory(memory) => bytes.extend_from_slice(&memory),
-                Piece::File { file, position, bytes: wanted } => {
+                Piece::File { file, position, bytes: wanted, .. } => {
                     let from_file = disk.read(&file, position, wanted as usize).await;
                     bytes.extend_from_slice(&from_file.map_err(|error| error.to_string())?);
                 }

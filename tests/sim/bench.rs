@@ -142,7 +142,7 @@ impl Bench {
         for piece in read.pieces {
             match piece {
                 Piece::Memory(view) => bytes.extend_from_slice(&view),
-                Piece::File { file, position, bytes: length } => {
+                Piece::File { file, position, bytes: length, .. } => {
                     let read = self.world.run(disk.read(&file, position, length as usize)).expect("read");
                     bytes.extend_from_slice(&read);
                 }
