@@ -4,7 +4,9 @@ mod sim;
 
 use ringlog::base::batch;
 use ringlog::base::ids::{CoreIndex, Offset, PartitionId};
-use ringlog::log::{CoreLog, LogError, ReadError, Refused, recover, recover_from_segments, remove_leftovers, scan};
+use ringlog::log::{
+    CoreLog, LogError, ReadError, Refused, Replay, recover, recover_from_segments, remove_leftovers, scan,
+};
 use ringlog::ports::DiskCompletion;
 use sim::bench::{Bench, DATA, JOURNAL, id, partition_dir};
 use std::io;
@@ -14,6 +16,17 @@ use std::path::Path;
 fn find_record(file: &[u8], kind: u8, n: usize) -> usize {
     let heads = (4096..file.len() - 64).step_by(8).filter(|at| &file[*at..at + 4] == b"RLr1" && file[at + 60] == kind);
     heads.into_iter().nth(n).expect("such a record")
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// Renews the CRC of the record at `at`, of whose payload it covers `prefix` bytes at most.
+fn seal_record(file: &mut [u8], at: usize, prefix: usize) {
+    let end = at + 64 + prefix.min(u32_at(file, at + 44) as usize);
+    let crc = crc32c::crc32c_append(u32_at(file, 20), &file[at + 8..end]);
+    file[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn bench_with(batches: usize) -> (Bench, ringlog::log::LogIndex) {
@@ -85,17 +98,36 @@ fn a_checkpoint_that_names_another_directory_is_damage() {
     let (path, content) = bench.files(Path::new(JOURNAL), "journal-0").remove(0);
     let second = find_record(&content, 2, 1);
     bench.edit(&path, |bytes| {
-        let end = second + 64 + u32::from_le_bytes(bytes[second + 44..second + 48].try_into().expect("four")) as usize;
-        let name = bytes[second..end].windows(8).position(|name| name == b"topic-0-").expect("the directory");
+        let name = bytes[second..].windows(8).position(|name| name == b"topic-0-").expect("the directory");
         bytes[second + name + 6] = b'1';
-        let salt = u32::from_le_bytes(bytes[20..24].try_into().expect("four"));
-        let crc = crc32c::crc32c_append(salt, &bytes[second + 8..end]);
-        bytes[second + 4..second + 8].copy_from_slice(&crc.to_le_bytes());
+        seal_record(bytes, second, usize::MAX);
     });
     let recovered = bench.recover();
     assert_eq!(recovered.len(), 1, "{recovered:?}");
     let damage = recovered[0].1.as_ref().expect_err("damaged");
     assert_eq!((damage.position, damage.partition), (second as u64, Some(id(0))));
+}
+
+#[test]
+fn an_offset_that_is_appended_twice_is_damage_and_nobody_is_told_of_the_second_time() {
+    let (mut bench, _) = bench_with(4);
+    bench.crash();
+    let (path, content) = bench.files(Path::new(JOURNAL), "journal-0").remove(0);
+    let third = find_record(&content, 1, 2);
+    bench.edit(&path, |bytes| {
+        bytes[third + 32..third + 40].copy_from_slice(&2i64.to_le_bytes());
+        bytes[third + 64..third + 72].copy_from_slice(&2i64.to_be_bytes());
+        seal_record(bytes, third, 21);
+    });
+    let (scanned, disk, mut told) = (bench.scan(), bench.disk(), Vec::new());
+    assert!(scanned.damage.is_empty(), "{:?}", scanned.damage);
+    let replay = |_, replay: Replay<'_>| match replay {
+        Replay::Checkpoint(_) => {}
+        Replay::Batch(header, _) => told.push(header.base_offset),
+    };
+    let recovered = bench.world.run(recover(&disk, Path::new(DATA), &scanned, |_| true, replay)).expect("recover");
+    assert_eq!(told, [0, 2]);
+    assert!(recovered[0].1.as_ref().expect_err("damaged").what.contains("offset 2"));
 }
 
 #[test]

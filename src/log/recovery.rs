@@ -53,6 +53,8 @@ struct Repair<D: Disk> {
     checkpointed: Position,
     born: Position,
     truncations: Vec<Truncation>,
+    /// Where the next batch after the checkpoint begins.
+    next: Offset,
     /// `None` until the first record that the segments may lack.
     writer: Option<SegmentWriter<D>>,
     /// Read and not yet written: offset of the record, header and bytes of its batch.
@@ -172,12 +174,14 @@ impl<D: Disk> Repair<D> {
             && partition.last == checkpointed
             && checkpoint.segment_end_offset == checkpoint.end_offset;
         let (born, truncations) = (partition.born, partition.truncations.clone());
+        let next = checkpoint.end_offset;
         Some(Repair {
             recovered,
             checkpoint,
             checkpointed,
             born,
             truncations,
+            next,
             writer: None,
             held: Vec::new(),
             damage,
@@ -205,6 +209,13 @@ impl<D: Disk> Repair<D> {
             return false;
         }
         if is_later {
+            if record.offset != self.next {
+                let what =
+                    format!("the journal appends at offset {}, and the log ended at {}", record.offset, self.next);
+                self.damage = Some(self.damage(what));
+                return false;
+            }
+            self.next = header.next_offset();
             let epoch = header.partition_leader_epoch;
             if self.recovered.epochs.last().is_none_or(|last| epoch > last.epoch) {
                 self.recovered.epochs.push(EpochStart { epoch, start_offset: header.base_offset });
