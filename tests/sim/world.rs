@@ -155,14 +155,26 @@ impl World {
 
     /// The power fails. All that ran is gone.
     pub fn crash(&mut self) {
-        self.log = None;
-        self.tasks.clear();
-        self.shard.take();
+        self.forget();
         self.answers.clear();
         self.durable.clear();
         self.fatal = None;
+        self.disk.0.borrow_mut().storage.crash(&mut self.rng);
+    }
+
+    /// Lets go of all that runs.
+    fn forget(&mut self) {
+        self.log = None;
+        self.tasks.clear();
+        self.shard.take();
         let spawned = std::mem::take(&mut self.disk.0.borrow_mut().spawned);
         drop(spawned);
-        self.disk.0.borrow_mut().storage.crash(&mut self.rng);
+    }
+}
+
+impl Drop for World {
+    /// A task that waits to be polled holds the disk, and the disk holds it.
+    fn drop(&mut self) {
+        self.forget();
     }
 }
