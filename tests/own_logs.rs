@@ -171,10 +171,10 @@ impl Run {
     fn observed(&self) -> Metadata {
         let shard = self.shard();
         let shard = shard.borrow();
-        let topics = shard.image().topics().filter(|topic| topic.name != CONSUMER_OFFSETS);
+        let topics = shard.image().topics().filter(|topic| &*topic.name != CONSUMER_OFFSETS);
         let seen = topics.map(|topic| {
             let text = topic.configs.get(TOPIC_TEXT).map_or(0, String::len);
-            (topic.name.clone(), (topic.partitions.len(), text))
+            (topic.name.to_string(), (topic.partitions.len(), text))
         });
         Metadata { topics: seen.collect(), next_producer_id: shard.image().next_producer_id() }
     }

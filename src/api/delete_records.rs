@@ -56,15 +56,14 @@ impl<D: Disk> Work<D> for Deleting {
 
 impl Deleting {
     fn reply<F>(&mut self) -> Reply<F> {
-        let topics = self.layout.take();
-        let partition = |(partition_index, deleted): &(i32, DeletedRecords)| DeleteRecordsPartitionResult {
-            partition_index: *partition_index,
+        let partition = |(partition_index, deleted): (i32, &mut DeletedRecords)| DeleteRecordsPartitionResult {
+            partition_index,
             low_watermark: deleted.low_watermark,
             error_code: deleted.error.code(),
         };
-        let topics = topics.iter().map(|(name, partitions)| DeleteRecordsTopicResult {
+        let topics = self.layout.topics().map(|(name, partitions)| DeleteRecordsTopicResult {
             name,
-            partitions: partitions.iter().map(partition).collect(),
+            partitions: partitions.map(partition).collect(),
         });
         let response = DeleteRecordsResponse { topics: topics.collect(), ..Default::default() };
         Reply::encode(self.correlation_id, self.version, &response)

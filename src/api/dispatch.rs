@@ -71,7 +71,8 @@ pub struct Context<'a, D: Disk> {
 impl<D: Disk> Context<'_, D> {
     /// Looks a topic up by name.
     pub fn topic<'s>(&'s self, name: &str) -> FoundTopic<'s> {
-        FoundTopic { name: name.into(), topic: self.shard.image().topic_by_name(name) }
+        let topic = self.shard.image().topic_by_name(name);
+        FoundTopic { name: topic.map_or_else(|| name.into(), |topic| topic.name.clone()), topic }
     }
 }
 

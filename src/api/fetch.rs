@@ -112,12 +112,12 @@ impl<D: Disk> Work<D> for Fetching<D::File> {
 
 impl<F> Fetching<F> {
     fn reply(&mut self) -> Reply<F> {
-        let mut topics = self.layout.take();
         let mut left = self.bytes_max;
         let mut any = false;
         let mut records: Vec<Vec<Piece<F>>> = Vec::new();
+        let topics = self.layout.topics();
         let mut responses = Vec::with_capacity(topics.len());
-        for (name, partitions) in &mut topics {
+        for (name, partitions) in topics {
             let mut answers = Vec::with_capacity(partitions.len());
             for (index, fetched) in partitions {
                 let mut bytes = fetched.bytes();
@@ -131,7 +131,7 @@ impl<F> Fetching<F> {
                     records.push(std::mem::take(&mut fetched.pieces));
                 }
                 answers.push(PartitionData {
-                    partition_index: *index,
+                    partition_index: index,
                     error_code: fetched.error.code(),
                     high_watermark: fetched.high_watermark,
                     last_stable_offset: fetched.high_watermark,

@@ -75,17 +75,16 @@ impl<D: Disk> Work<D> for Listing {
 
 impl Listing {
     fn reply<F>(&mut self) -> Reply<F> {
-        let topics = self.layout.take();
-        let partition = |(index, listed): &(i32, ListedOffset)| ListOffsetsPartitionResponse {
-            partition_index: *index,
+        let partition = |(partition_index, listed): (i32, &mut ListedOffset)| ListOffsetsPartitionResponse {
+            partition_index,
             error_code: listed.error.code(),
             timestamp: listed.timestamp,
             offset: listed.offset,
             leader_epoch: listed.leader_epoch,
         };
-        let topics = topics.iter().map(|(name, partitions)| ListOffsetsTopicResponse {
+        let topics = self.layout.topics().map(|(name, partitions)| ListOffsetsTopicResponse {
             name,
-            partitions: partitions.iter().map(partition).collect(),
+            partitions: partitions.map(partition).collect(),
         });
         let response = ListOffsetsResponse { topics: topics.collect(), ..Default::default() };
         Reply::encode(self.correlation_id, self.version, &response)

@@ -64,16 +64,15 @@ impl<D: Disk> Work<D> for Asking {
 
 impl Asking {
     fn reply<F>(&mut self) -> Reply<F> {
-        let topics = self.layout.take();
-        let partition = |(index, ended): &(i32, EndedEpoch)| EpochEndOffset {
+        let partition = |(index, ended): (i32, &mut EndedEpoch)| EpochEndOffset {
             error_code: ended.error.code(),
-            partition: *index,
+            partition: index,
             leader_epoch: ended.leader_epoch,
             end_offset: ended.end_offset,
         };
-        let topics = topics.iter().map(|(name, partitions)| OffsetForLeaderTopicResult {
+        let topics = self.layout.topics().map(|(name, partitions)| OffsetForLeaderTopicResult {
             topic: name,
-            partitions: partitions.iter().map(partition).collect(),
+            partitions: partitions.map(partition).collect(),
         });
         let response = OffsetForLeaderEpochResponse { topics: topics.collect(), ..Default::default() };
         Reply::encode(self.correlation_id, self.version, &response)

@@ -74,13 +74,12 @@ impl<D: Disk> Work<D> for Producing {
 
 impl Producing {
     fn reply<F>(&mut self) -> Reply<F> {
-        let topics = self.layout.take();
         if self.silent {
-            let failed = topics.iter().flat_map(|(_, partitions)| partitions).any(|(_, part)| part.error.is_error());
+            let failed = self.layout.topics().any(|(_, mut parts)| parts.any(|(_, part)| part.error.is_error()));
             return if failed { Reply::Close("a produce with acks=0 failed") } else { Reply::Nothing };
         }
-        let partition = |(index, produced): &(i32, Produced)| PartitionProduceResponse {
-            index: *index,
+        let partition = |(index, produced): (i32, &mut Produced)| PartitionProduceResponse {
+            index,
             error_code: produced.error.code(),
             base_offset: produced.base_offset,
             log_append_time_ms: produced.log_append_time_ms,
@@ -88,9 +87,9 @@ impl Producing {
             error_message: produced.message.map(Cow::Borrowed),
             ..Default::default()
         };
-        let responses = topics.iter().map(|(name, partitions)| TopicProduceResponse {
+        let responses = self.layout.topics().map(|(name, partitions)| TopicProduceResponse {
             name,
-            partition_responses: partitions.iter().map(partition).collect(),
+            partition_responses: partitions.map(partition).collect(),
             ..Default::default()
         });
         let response = ProduceResponse { responses: responses.collect(), ..Default::default() };

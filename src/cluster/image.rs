@@ -7,6 +7,7 @@ use super::configs::{BrokerConfigs, Overrides};
 use super::names;
 use crate::base::ids::{CoreIndex, NodeId, PartitionId, TopicId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A broker that is part of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,7 +37,7 @@ pub struct Partition {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Topic {
     pub id: TopicId,
-    pub name: String,
+    pub name: Arc<str>,
     /// By index; at least one.
     pub partitions: Vec<Partition>,
     /// What was set for this topic.
@@ -211,7 +212,7 @@ impl Image {
         check(self.colliding_topic(name).is_none(), "a topic's name collides with no other")?;
         check(!partitions.is_empty(), "a topic has at least one partition")?;
         self.check_partitions(partitions)?;
-        let mut topic = Topic { id, name: name.to_owned(), partitions: partitions.to_vec(), configs: Overrides::new() };
+        let mut topic = Topic { id, name: name.into(), partitions: partitions.to_vec(), configs: Overrides::new() };
         change(&mut topic.configs, configs);
         self.by_name.insert(name.to_owned(), id);
         if let Some(folded) = names::folded(name) {
@@ -224,7 +225,7 @@ impl Image {
 
     fn delete(&mut self, id: TopicId) -> Result<(), Contradiction> {
         let topic = self.topics.remove(&id).ok_or(UNKNOWN_TOPIC)?;
-        self.by_name.remove(&topic.name);
+        self.by_name.remove(&*topic.name);
         if let Some(folded) = names::folded(&topic.name) {
             self.by_folded_name.remove(&folded);
         }

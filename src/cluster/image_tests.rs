@@ -29,8 +29,8 @@ fn image(commands: &[Command]) -> Image {
 fn topics_are_found_by_name_id_and_partition() {
     let image = image(&[create(1, "a.b", &[0, 1]), create(2, "plain", &[1])]);
     assert_eq!(image.topic_by_name("a.b").map(|topic| topic.id), Some(id(1)));
-    assert_eq!(image.topic(id(2)).map(|topic| topic.name.as_str()), Some("plain"));
-    assert_eq!(image.topics().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["a.b", "plain"]);
+    assert_eq!(image.topic(id(2)).map(|topic| &*topic.name), Some("plain"));
+    assert_eq!(image.topics().map(|topic| &*topic.name).collect::<Vec<_>>(), ["a.b", "plain"]);
     assert_eq!(image.colliding_topic("a_b").map(|topic| topic.id), Some(id(1)));
     assert!(image.colliding_topic("plain").is_none());
     let of = |index| image.partition(PartitionId { topic: id(1), index }).map(|partition| partition.core);

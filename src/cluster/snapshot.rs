@@ -135,7 +135,7 @@ fn topic_command(topic: &Topic, from: usize) -> Command {
     match from {
         0 => Command::CreateTopic {
             id: topic.id,
-            name: topic.name.clone(),
+            name: topic.name.to_string(),
             partitions,
             configs: as_changes(&topic.configs),
         },

@@ -54,6 +54,8 @@ pub struct Writer {
     hole_bytes: usize,
 }
 
+/// Room that a frame begins with: a reply to one produced batch fits, and does not grow step by step.
+const FRAME_BYTES_EXPECTED: usize = 128;
 /// Bytes of a frame's length prefix.
 const FRAME_LENGTH_BYTES: usize = 4;
 
@@ -89,6 +91,7 @@ impl Writer {
     /// Leaves room for a frame's length.
     pub fn begin_frame(&mut self) -> FrameStart {
         let start = FrameStart { at: self.bytes.len(), hole_bytes: self.hole_bytes };
+        self.bytes.reserve(FRAME_BYTES_EXPECTED);
         self.bytes.extend_from_slice(&[0; FRAME_LENGTH_BYTES]);
         start
     }

@@ -43,7 +43,7 @@ impl<D: Disk> Shard<D> {
                 Shard::create_partition(&shard, id).await;
                 let is_offsets = {
                     let this = shard.borrow();
-                    this.image.topic(id.topic).is_some_and(|topic| topic.name == CONSUMER_OFFSETS)
+                    this.image.topic(id.topic).is_some_and(|topic| &*topic.name == CONSUMER_OFFSETS)
                 };
                 if is_offsets && let Err(error) = Shard::load_group_partition(&shard, id).await {
                     tracing::error!(partition = %id, ?error, "the groups of this partition cannot be coordinated");
@@ -68,7 +68,7 @@ impl<D: Disk> Shard<D> {
     fn before(&mut self, command: &Command, now: Now) {
         if let Command::DeleteTopic { id } = command {
             let Some(topic) = self.image.topic(*id) else { return };
-            let (name, partitions) = (topic.name.clone(), topic.partitions.len());
+            let (name, partitions) = (topic.name.to_string(), topic.partitions.len());
             for index in 0..partitions as i32 {
                 self.drop_partition(PartitionId { topic: *id, index });
             }
@@ -132,9 +132,7 @@ impl<D: Disk> Shard<D> {
     fn drop_partition(&mut self, id: PartitionId) {
         let Some(slot) = self.by_id.remove(&id) else { return };
         self.fail_producing(slot, ErrorCode::UnknownTopicOrPartition);
-        let mut woken = Vec::new();
-        self.fetch_waiters.on_changed(slot, &mut woken);
-        self.ready_fetches.append(&mut woken);
+        self.fetch_waiters.on_changed(slot, &mut self.ready_fetches);
         let log = self.partitions[slot as usize].log;
         self.by_log.remove(&log);
         self.vacant_slots.push(slot);

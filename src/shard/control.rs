@@ -250,7 +250,7 @@ impl<D: Disk> Shard<D> {
             Control::DeleteTopics(topics) => {
                 let named: Vec<TopicRef<'_>> = topics.iter().map(TopicNamed::as_ref).collect();
                 let Decision { commands, answers } = controller.delete_topics(&named);
-                let gone = |topic: &crate::cluster::image::Topic| (topic.name.clone(), topic.id);
+                let gone = |topic: &crate::cluster::image::Topic| (topic.name.to_string(), topic.id);
                 (commands, Controlled::Deleted(answers.into_iter().map(|answer| answer.map(gone)).collect()))
             }
             Control::CreatePartitions { topics, validate_only } => {

@@ -40,7 +40,7 @@ use fetch::WaitingFetch;
 use groups::Coordinating;
 use own::OwnAppends;
 use partition::Partition;
-use produce::{BackloggedPart, WaitingProduce};
+use produce::{BackloggedPart, ProduceKey, WaitingProduce};
 use producer_ids::HandingOut;
 use slab::Slab;
 use snapshots::Snapshots;
@@ -113,6 +113,8 @@ pub struct Shard<D: Disk> {
     /// By the log's own number of a partition.
     by_log: HashMap<crate::log::LogIndex, u32>,
     waiting_produces: Slab<WaitingProduce>,
+    /// Of no meaning between calls; keeps its memory.
+    woken_produces: Vec<ProduceKey>,
     backlog: VecDeque<BackloggedPart>,
     waiting_fetches: Slab<WaitingFetch>,
     fetch_counters: FetchCounters,

@@ -122,7 +122,7 @@ impl<D: Disk> Shard<D> {
             return Some((CLUSTER_METADATA.to_owned(), forever));
         }
         let topic: &Topic = self.image.topic(id.topic)?;
-        Some((topic.name.clone(), self.topic_config(topic)))
+        Some((topic.name.to_string(), self.topic_config(topic)))
     }
 
     /// The name of the partition's directory; it must be in the image, or be the metadata log.

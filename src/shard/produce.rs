@@ -55,43 +55,38 @@ impl<D: Disk> Shard<D> {
         now: Now,
     ) {
         let mut results = Vec::with_capacity(parts.len());
-        let mut waiting = None;
+        let waiting = self.waiting_produces.insert(WaitingProduce { origin, results: Vec::new(), missing: 0 });
         let mut missing = 0;
-        let mut keys: Vec<(u32, Offset, u32)> = Vec::new();
-        let mut backlogged = Vec::new();
         for part in parts {
             let place = results.len() as u32;
-            let behind = !self.backlog.is_empty() || !backlogged.is_empty();
-            let outcome = if behind {
-                Outcome::Backlog
-            } else {
+            let outcome = if self.backlog.is_empty() {
                 let ProducePart { index, partition, records } = &part;
                 self.produce_part(*index, *partition, records.as_ref(), now)
+            } else {
+                Outcome::Backlog
             };
             match outcome {
                 Outcome::Done(produced) => results.push(produced),
                 Outcome::WaitsFor { next_offset, slot, then } => {
                     results.push(then);
-                    keys.push((slot, next_offset, place));
+                    self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting, place });
                     missing += 1;
                 }
                 Outcome::Backlog => {
                     results.push(Produced::refused(part.index, ErrorCode::RequestTimedOut, None));
                     let ProducePart { index, partition, records } = part;
-                    backlogged.push(ProducePart { index, partition, records: share(records) });
+                    let part = ProducePart { index, partition, records: share(records) };
+                    self.backlog.push_back(BackloggedPart { waiting, part });
                     missing += 1;
                 }
             }
         }
         if missing == 0 {
+            self.waiting_produces.remove(waiting);
             return self.answer(origin, Answer::Produce(results));
         }
-        let id =
-            *waiting.get_or_insert_with(|| self.waiting_produces.insert(WaitingProduce { origin, results, missing }));
-        for (slot, next_offset, place) in keys {
-            self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting: id, place });
-        }
-        self.backlog.extend(backlogged.into_iter().map(|part| BackloggedPart { waiting: id, part }));
+        let place = self.waiting_produces.find(waiting).expect("nothing is durable before this call ends");
+        (place.results, place.missing) = (results, missing);
     }
 
     fn produce_part(&mut self, index: u32, id: crate::base::ids::PartitionId, records: &[u8], now: Now) -> Outcome {
@@ -166,15 +161,14 @@ impl<D: Disk> Shard<D> {
 
     /// Records of a partition have become visible: producers and fetches that waited for them go on.
     pub(super) fn on_visible(&mut self, slot: u32, advance: Advance) {
-        let mut woken = Vec::new();
+        let mut woken = std::mem::take(&mut self.woken_produces);
         self.partitions[slot as usize].producing.wake(advance.high_watermark, &mut woken);
-        for key in woken {
+        for key in woken.drain(..) {
             self.part_done(key.waiting);
         }
+        self.woken_produces = woken;
         self.on_own_visible(slot, advance.high_watermark);
-        let mut fetches = Vec::new();
-        self.fetch_waiters.on_visible(slot, advance.bytes, &mut fetches);
-        self.ready_fetches.append(&mut fetches);
+        self.fetch_waiters.on_visible(slot, advance.bytes, &mut self.ready_fetches);
     }
 
     /// One more part of a waiting Produce has its result.

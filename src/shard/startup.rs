@@ -331,6 +331,7 @@ impl<D: Disk> Shard<D> {
             by_id: HashMap::new(),
             by_log: HashMap::new(),
             waiting_produces: Slab::default(),
+            woken_produces: Vec::new(),
             backlog: VecDeque::new(),
             waiting_fetches: Slab::default(),
             fetch_counters: Default::default(),

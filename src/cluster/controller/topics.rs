@@ -148,7 +148,7 @@ impl<'a> Controller<'a> {
             return Err(Refusal::new(ErrorCode::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
         }
         let drafted = names::folded(name).and_then(|folded| draft.folded_names.get(&folded).copied());
-        let collides = self.image.colliding_topic(name).map(|topic| topic.name.as_str()).or(drafted);
+        let collides = self.image.colliding_topic(name).map(|topic| &*topic.name).or(drafted);
         match collides {
             Some(other) => Err(Refusal::new(
                 ErrorCode::InvalidTopic,
