@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_journal_is_at_least_four_whole_files() {
-        for journal_bytes in [(1 << 30) + 1, 384 << 20] {
+        for journal_bytes in [(512 << 20) + 1, 384 << 20] {
             let message = checked(&[("journal.bytes", Value::Integer(journal_bytes))]).unwrap_err();
             let advised: i64 = message.rsplit(' ').next().unwrap().parse().unwrap();
             assert_eq!(checked(&[("journal.bytes", Value::Integer(advised))]), Ok(()), "{message}");

@@ -37,7 +37,7 @@ impl Default for LogSettings {
     fn default() -> LogSettings {
         LogSettings {
             journal_file_bytes: JOURNAL_FILE_BYTES as u64,
-            journal_bytes: 1 << 30,
+            journal_bytes: 512 << 20,
             backlog_bytes: 8 << 20,
             tail_bytes: 256 << 20,
             pieces_in_flight_max: 8,

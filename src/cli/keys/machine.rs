@@ -104,7 +104,7 @@ pub const JOURNAL: Section = Section {
         key(
             "journal.bytes",
             bytes(32 * MIB, TIB),
-            "1073741824",
+            "536870912",
             "Disk space of the journal of each core. Bounds the time of recovery.\n\
              A multiple of journal.file.bytes, at least four files.",
         ),
