@@ -79,8 +79,9 @@ core=$(grep -l '^core-0' /proc/"$pid"/task/*/comm | cut -d/ -f5 | sort -n | head
 client produce "$address" live --conns 1 --inflight 1 --record 1024 --batch 1 --rate "$rate" --warmup 0 --seconds 3 >/dev/null
 counters "$work/before"
 read -r slept_before preempted_before <<<"$(switches)"
-# Not by `client`, so that $! is the yardstick itself.
-taskset -c "$client_cpu" "$yardstick" produce "$address" live --conns 1 --inflight 4 --record 1024 --batch 1 --rate "$rate" --warmup 0 \
+# Not by `client`, so that $! is the yardstick itself. It never sleeps while it keeps a rate: the reader comes before it, or that gets a tick's worth of
+# the CPU at a time, 1 MiB every 4 ms.
+taskset -c "$client_cpu" nice -n 19 "$yardstick" produce "$address" live --conns 1 --inflight 4 --record 1024 --batch 1 --rate "$rate" --warmup 0 \
     --seconds 3600 >/dev/null 2>&1 &
 load=$!
 client fetch "$address" cold --partitions "$conns" --conns "$conns" --max-bytes 1048576 --seconds 3000 --once
