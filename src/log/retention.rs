@@ -17,9 +17,13 @@ impl<D: Disk> CoreLog<D> {
     /// below it go with the next `apply_retention`. Does nothing where the log starts there or later.
     ///
     /// # Errors
-    /// `OutOfRange` beyond the end; the core has failed.
+    /// `OutOfRange` beyond the end; `Busy` where the partition is dropped, perhaps only while this waits; the core has failed.
     pub async fn set_start_offset(&self, log: LogIndex, offset: Offset) -> Result<(), LogError> {
-        let (start, end) = self.offsets(log).ok_or(LogError::Refused(Refused::Busy))?;
+        let (serial, start, end) = {
+            let state = self.0.state.borrow();
+            let partition = state.log(log).ok_or(LogError::Refused(Refused::Busy))?;
+            (partition.serial, partition.start_offset, partition.end_offset)
+        };
         if offset > end {
             return Err(LogError::OutOfRange { start, end });
         }
@@ -27,6 +31,8 @@ impl<D: Disk> CoreLog<D> {
             return Ok(());
         }
         self.when_possible(|state| {
+            // The slot may be another partition's by now.
+            state.log_of(log, serial).ok_or(Refused::Busy)?;
             state.append_control(log, Kind::StartOffset, offset, &[])?;
             if let Some(partition) = state.log_mut(log) {
                 partition.start_offset = partition.start_offset.max(offset);
@@ -70,8 +76,12 @@ impl<D: Disk> CoreLog<D> {
         limit_offset: Offset,
     ) -> Result<usize, LogError> {
         let mut deleted = 0;
+        let serial = self.0.state.borrow().log(log).map(|partition| partition.serial);
         loop {
             self.load_oldest(log).await?;
+            if self.0.state.borrow().log(log).map(|partition| partition.serial) != serial {
+                return Ok(deleted);
+            }
             let Some(start) = self.after_expired(log, now_ms, limit_offset) else { return Ok(deleted) };
             self.set_start_offset(log, start).await?;
             let (dir, mark, delay_ms, files) = self.take_oldest(log);

@@ -4,7 +4,7 @@ use super::Shard;
 use super::commands::{Answer, DeleteRecords, DeletedRecords, Origin};
 use crate::base::error::ErrorCode;
 use crate::base::ids::Offset;
-use crate::log::LogIndex;
+use crate::log::{LogError, LogIndex, Refused};
 use crate::ports::Disk;
 
 impl<D: Disk> Shard<D> {
@@ -42,6 +42,10 @@ impl<D: Disk> Shard<D> {
                     error: ErrorCode::None,
                     low_watermark: logs.start_offset(log).max(start),
                 },
+                // It was deleted meanwhile.
+                Err(LogError::Refused(Refused::Busy)) => {
+                    DeletedRecords::refused(part.index, ErrorCode::NotLeaderOrFollower)
+                }
                 Err(error) => {
                     tracing::error!(partition = %part.partition, start, "records could not be deleted: {error}");
                     DeletedRecords::refused(part.index, ErrorCode::KafkaStorageError)
