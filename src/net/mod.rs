@@ -7,6 +7,8 @@ mod inbound;
 pub mod outbound;
 mod quiet;
 mod receiving;
+mod replying;
 mod report;
 pub mod server;
 pub mod start;
+mod upkeep;

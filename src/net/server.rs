@@ -1,14 +1,13 @@
-//! The server of one core: its turn, from completions of the ring to requests, and from answers to replies.
+//! The server of one core: its turn. What has completed goes to connections and to the log; `receiving` takes requests, `replying` sends what
+//! was answered, `upkeep` looks at everything once a second.
 
 use super::budget::Budget;
 use super::connection::Connection;
-use super::hoarding::{self, Fault, Holder};
 use super::inbound::Inbound;
-use super::outbound::{Progress, Sender};
+use super::outbound::Sender;
 use super::quiet::RateLimit;
 use super::report::Reporter;
-use crate::api::reply::Reply;
-use crate::api::{Api, Finished, Tag};
+use crate::api::{Api, Finished};
 use crate::base::counters::{ConnectionCounters, CoreCounters, TurnCounters};
 use crate::base::time::{Nanos, Now};
 use crate::runtime::blocking::Helper;
@@ -21,24 +20,16 @@ use crate::shard::Shard;
 use crate::shard::commands::Message;
 use crate::shard::slab::Slab;
 use std::cell::RefCell;
-use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 /// The receive buffer of a core: frames that are whole are read where they lie in it.
 pub(super) const SCRATCH_BYTES: usize = 512 << 10;
-/// How often a core looks at its idle connections and the like.
-const TICK_MS: u64 = 1000;
 /// How long requests may take to end when the broker stops.
 const DRAIN_MS: u64 = 2000;
-/// Memory for records that is in use, in units of what tails may take, from which on replies that nobody reads must go. Commits and
-/// replies that are read take some, too.
-const RECORD_MEMORY_FACTOR: usize = 2;
-/// How often finished requests may make room for others within one turn.
-const ROUNDS_MAX: usize = 16;
 
 /// What a server must know of the configuration.
 #[derive(Clone, Debug)]
@@ -100,15 +91,15 @@ pub struct Server {
     mailboxes: Mailboxes<Message<File>>,
     pub(super) shard: Rc<RefCell<Shard<CoreDisk>>>,
     pub(super) api: Api<CoreDisk>,
-    sender: Sender,
+    pub(super) sender: Sender,
     pub(super) settings: ServerSettings,
     reporter: Reporter,
-    short_cores: Arc<AtomicUsize>,
+    pub(super) short_cores: Arc<AtomicUsize>,
     /// This core is one of `short_cores`.
-    is_short: bool,
+    pub(super) is_short: bool,
     listeners: Vec<TcpListener>,
     /// Listeners that accept again at the next tick.
-    resting: Vec<u32>,
+    pub(super) resting: Vec<u32>,
     pub(super) connections: Slab<Connection>,
     pub(super) scratch: Vec<u8>,
     pub(super) budget: Budget,
@@ -117,10 +108,10 @@ pub struct Server {
     /// Connections that wait for request memory, each once.
     pub(super) starved: Vec<u64>,
     inbox: Vec<Message<File>>,
-    finished: Vec<Finished<File>>,
+    pub(super) finished: Vec<Finished<File>>,
     pub(super) phase: Phase,
     closed: Rc<std::cell::Cell<bool>>,
-    next_tick: Nanos,
+    pub(super) next_tick: Nanos,
     complaints: RateLimit,
     pub(super) counters: ConnectionCounters,
     /// Times a connection had to wait for request memory.
@@ -215,7 +206,7 @@ impl Server {
         }
     }
 
-    fn accept_again(&self, listener: u32) {
+    pub(super) fn accept_again(&self, listener: u32) {
         if self.phase == Phase::Serving
             && let Some(socket) = self.listeners.get(listener as usize)
         {
@@ -273,7 +264,7 @@ impl Server {
     }
 
     /// Takes nothing more from a connection, and closes it when what it has asked before is answered, as if it had been read one by one.
-    fn close_in_order(&mut self, id: u64) {
+    pub(super) fn close_in_order(&mut self, id: u64) {
         match self.connections.find(id) {
             Some(connection) if !connection.is_quiet() => {
                 connection.closing = true;
@@ -281,82 +272,6 @@ impl Server {
                 self.lend(id);
             }
             _ => self.close(id, Closing::Bad),
-        }
-    }
-
-    /// Sends what a connection has to send.
-    fn pump(&mut self, id: u64, now: Now) {
-        let Some(connection) = self.connections.find(id) else { return };
-        let Connection { outbound, socket, .. } = connection;
-        let (before, was_full) = (self.sender.sent.bytes(), outbound.is_full());
-        let progress = outbound.pump(socket, id, &mut self.sender);
-        let sent = self.sender.sent.bytes() - before;
-        if sent > 0 {
-            connection.active = now.mono;
-            connection.sending.advance(sent as usize);
-        }
-        // The peer has read: requests that waited for that go on, though nothing more may come from its socket.
-        let goes_on = was_full && !connection.outbound.is_full() && connection.has_input();
-        match progress {
-            Ok(Progress::Done) if connection.closing && connection.is_quiet() => self.close(id, Closing::Bad),
-            Ok(Progress::Yield) => self.list(id),
-            Ok(_) if goes_on => self.list(id),
-            Ok(Progress::Done | Progress::Blocked | Progress::Reading) => {}
-            Err(error) => {
-                if error.kind() == ErrorKind::UnexpectedEof {
-                    tracing::error!("a reply could not be sent: {error}");
-                }
-                let is_peer = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
-                self.close(id, if is_peer { Closing::ByPeer } else { Closing::Failed });
-            }
-        }
-    }
-
-    /// Handles answers and messages until nothing more comes of them. Returns the connections that got replies.
-    fn settle(&mut self, now: Now) -> Vec<u64> {
-        let mut replied = Vec::new();
-        for _ in 0..ROUNDS_MAX {
-            {
-                let mut shard = self.shard.borrow_mut();
-                shard.resume(now);
-                while !shard.outbox.answers.is_empty() {
-                    for (request, answer) in std::mem::take(&mut shard.outbox.answers) {
-                        self.api.on_answer(request, answer, &mut shard, now);
-                    }
-                }
-            }
-            self.api.take_finished(&mut self.finished);
-            if self.finished.is_empty() {
-                break;
-            }
-            // By round: a connection may go on several times in one turn, each time as far as it has replies.
-            let mut round = Vec::new();
-            for finished in std::mem::take(&mut self.finished) {
-                self.finish(finished, &mut round);
-            }
-            for &id in &round {
-                let goes_on = self.connections.find(id).is_some_and(|connection| connection.has_input());
-                if goes_on {
-                    self.receive(id, now);
-                }
-            }
-            replied.append(&mut round);
-        }
-        replied
-    }
-
-    fn finish(&mut self, finished: Finished<File>, replied: &mut Vec<u64>) {
-        let Tag { connection: id, sequence, bytes } = finished.tag;
-        // It was held whether or not its connection is still there.
-        self.budget.end_work(bytes);
-        let Some(connection) = self.connections.find(id) else { return };
-        match finished.reply {
-            Reply::Frame(pieces) => connection.finish(sequence, pieces),
-            Reply::Nothing => connection.finish(sequence, vec![]),
-            Reply::Close(_) => return self.close(id, Closing::Unanswerable),
-        }
-        if replied.last() != Some(&id) {
-            replied.push(id);
         }
     }
 
@@ -371,80 +286,6 @@ impl Server {
                 Message::Answer { request, answer } => self.api.on_answer(request, answer, &mut shard, now),
                 other => shard.on_message(other, now),
             }
-        }
-    }
-
-    /// What is looked at once a second: idle connections, the list of complaints, whether to stop.
-    fn tick(&mut self, now: Now) {
-        if now.mono < self.next_tick {
-            return;
-        }
-        self.next_tick = now.mono.plus_ms(TICK_MS);
-        for listener in std::mem::take(&mut self.resting) {
-            self.accept_again(listener);
-        }
-        let (mut holders, mut unread) = (Vec::new(), Vec::new());
-        for id in self.connections.ids() {
-            let connection = self.connections.find(id).expect("just listed");
-            let quiet_ms = now.mono.since(connection.active) / 1_000_000;
-            connection.inbound.shrink();
-            if connection.look_at_sending(now.mono) {
-                unread.push(id);
-            }
-            // One that waits in a long poll is not idle; one that does not read its replies is.
-            let waits = !connection.is_quiet() && connection.outbound.is_empty();
-            if !waits && self.settings.idle_ms_max.is_some_and(|most| quiet_ms > most) {
-                self.close(id, Closing::Idle);
-            } else {
-                self.lend(id);
-                let connection = self.connections.find(id).expect("not closed");
-                holders.extend(connection.look_at_pace(id, self.settings.request_bytes_max, now.mono));
-            }
-        }
-        self.close_hoarders(&holders, now);
-        self.close_unread(&unread);
-    }
-
-    /// Closes those whose replies nobody reads, if any core has more records in memory than it should.
-    fn close_unread(&mut self, unread: &[u64]) {
-        let bytes = self.sender.pool.used_bytes();
-        let is_short = bytes > RECORD_MEMORY_FACTOR * self.settings.tail_memory_bytes;
-        match (self.is_short, is_short) {
-            (false, true) => drop(self.short_cores.fetch_add(1, Ordering::Relaxed)),
-            (true, false) => drop(self.short_cores.fetch_sub(1, Ordering::Relaxed)),
-            _ => {}
-        }
-        self.is_short = is_short;
-        if unread.is_empty() || self.short_cores.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let closed = unread.len();
-        tracing::warn!(closed, bytes, "memory for records is short: connections closed that do not read their replies");
-        for &id in unread {
-            self.close(id, Closing::Unread);
-        }
-    }
-
-    /// Closes those that keep memory from others. One line for all: they come by the thousand.
-    fn close_hoarders(&mut self, holders: &[Holder], now: Now) {
-        let closed = hoarding::to_close(holders, now.mono);
-        if closed.is_empty() {
-            return;
-        }
-        let bytes: usize = closed.iter().map(|(holder, _)| holder.bytes).sum();
-        let slow = closed.iter().filter(|(_, fault)| *fault == Fault::Slow).count();
-        let held_up = closed.len() - slow;
-        let waiting = holders.iter().filter(|holder| holder.waits).count();
-        tracing::warn!(
-            slow,
-            held_up,
-            bytes,
-            waiting,
-            "request memory is short: connections closed that hold it unused"
-        );
-        self.counters.closed_hoarding += closed.len() as u64;
-        for (holder, _) in closed {
-            self.close_in_order(holder.connection);
         }
     }
 

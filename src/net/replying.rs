@@ -1,0 +1,93 @@
+//! From answers to replies, and from replies to sockets.
+//!
+//! When a connection is looked at is the server's decision; this is one look.
+
+use super::connection::Connection;
+use super::outbound::Progress;
+use super::server::{Closing, Server};
+use crate::api::reply::Reply;
+use crate::api::{Finished, Tag};
+use crate::base::time::Now;
+use crate::runtime::disk::File;
+use std::io::ErrorKind;
+
+/// How often finished requests may make room for others within one turn.
+const ROUNDS_MAX: usize = 16;
+
+impl Server {
+    /// Sends what a connection has to send.
+    pub(super) fn pump(&mut self, id: u64, now: Now) {
+        let Some(connection) = self.connections.find(id) else { return };
+        let Connection { outbound, socket, .. } = connection;
+        let (before, was_full) = (self.sender.sent.bytes(), outbound.is_full());
+        let progress = outbound.pump(socket, id, &mut self.sender);
+        let sent = self.sender.sent.bytes() - before;
+        if sent > 0 {
+            connection.active = now.mono;
+            connection.sending.advance(sent as usize);
+        }
+        // The peer has read: requests that waited for that go on, though nothing more may come from its socket.
+        let goes_on = was_full && !connection.outbound.is_full() && connection.has_input();
+        match progress {
+            Ok(Progress::Done) if connection.closing && connection.is_quiet() => self.close(id, Closing::Bad),
+            Ok(Progress::Yield) => self.list(id),
+            Ok(_) if goes_on => self.list(id),
+            Ok(Progress::Done | Progress::Blocked | Progress::Reading) => {}
+            Err(error) => {
+                if error.kind() == ErrorKind::UnexpectedEof {
+                    tracing::error!("a reply could not be sent: {error}");
+                }
+                let is_peer = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+                self.close(id, if is_peer { Closing::ByPeer } else { Closing::Failed });
+            }
+        }
+    }
+
+    /// Handles answers and messages until nothing more comes of them. Returns the connections that got replies.
+    pub(super) fn settle(&mut self, now: Now) -> Vec<u64> {
+        let mut replied = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            {
+                let mut shard = self.shard.borrow_mut();
+                shard.resume(now);
+                while !shard.outbox.answers.is_empty() {
+                    for (request, answer) in std::mem::take(&mut shard.outbox.answers) {
+                        self.api.on_answer(request, answer, &mut shard, now);
+                    }
+                }
+            }
+            self.api.take_finished(&mut self.finished);
+            if self.finished.is_empty() {
+                break;
+            }
+            // By round: a connection may go on several times in one turn, each time as far as it has replies.
+            let mut round = Vec::new();
+            for finished in std::mem::take(&mut self.finished) {
+                self.finish(finished, &mut round);
+            }
+            for &id in &round {
+                let goes_on = self.connections.find(id).is_some_and(|connection| connection.has_input());
+                if goes_on {
+                    self.receive(id, now);
+                }
+            }
+            replied.append(&mut round);
+        }
+        replied
+    }
+
+    fn finish(&mut self, finished: Finished<File>, replied: &mut Vec<u64>) {
+        let Tag { connection: id, sequence, bytes } = finished.tag;
+        // It was held whether or not its connection is still there.
+        self.budget.end_work(bytes);
+        let Some(connection) = self.connections.find(id) else { return };
+        match finished.reply {
+            Reply::Frame(pieces) => connection.finish(sequence, pieces),
+            Reply::Nothing => connection.finish(sequence, vec![]),
+            Reply::Close(_) => return self.close(id, Closing::Unanswerable),
+        }
+        if replied.last() != Some(&id) {
+            replied.push(id);
+        }
+    }
+}
