@@ -8,6 +8,7 @@ mod choices;
 use choices::Choices;
 use kafka_protocol::protocol::{Decodable, Encodable, Message as OracleMessage, StrBytes};
 use proptest::prelude::*;
+use ringlog::base::batch::HEADER_BYTES;
 use ringlog::base::limits::{DECODE_BYTES_BASE, DECODE_BYTES_PER_BYTE};
 use ringlog::base::record::BatchBuilder;
 use ringlog::protocol::error::DecodeError;
@@ -17,6 +18,7 @@ use ringlog::protocol::versions::is_flexible;
 use ringlog::protocol::writer::{Records, Writer};
 use ringlog::protocol::{Message, messages};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::ops::RangeInclusive;
 
 /// Makes a message that has all fields of a version, out of choices; no other field differs from its default.
@@ -359,12 +361,29 @@ fn write_fuzz_seeds() {
         }
         let batch = builder.finish();
         write("record_batch", format!("plain-{index}"), &batch);
-        // Attributes and producer at their places in the header: compressed by zstd, and from an idempotent producer.
-        let mut other = batch.clone();
-        other[22] = 4;
-        write("record_batch", format!("compressed-{index}"), &other);
+        // Attributes and producer at their places in the header: compressed, and from an idempotent producer.
+        let (head, records) = batch.split_at(HEADER_BYTES);
+        for (codec, packed) in packed(records) {
+            let mut other = [head, &packed].concat();
+            other[22] = codec;
+            write("record_batch", format!("compressed-{codec}-{index}"), &other);
+        }
         let mut other = batch;
         other[43..57].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 0, 0, 5]);
         write("record_batch", format!("idempotent-{index}"), &other);
     }
+}
+
+/// `records` by each codec, under its number in the attributes.
+fn packed(records: &[u8]) -> [(u8, Vec<u8>); 4] {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(records).expect("memory");
+    let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    lz4.write_all(records).expect("memory");
+    [
+        (1, gzip.finish().expect("memory")),
+        (2, snap::raw::Encoder::new().compress_vec(records).expect("memory")),
+        (3, lz4.finish().expect("memory")),
+        (4, zstd::bulk::compress(records, 3).expect("memory")),
+    ]
 }

@@ -176,6 +176,35 @@ fn a_reader_goes_to_any_offset() {
     assert_eq!(read(broker.address(), &topic, 0, Offset::End).len(), 0);
 }
 
+fn offset_for_time(consumer: &BaseConsumer, topic: &str, timestamp_ms: i64) -> Offset {
+    let mut query = TopicPartitionList::new();
+    query.add_partition_offset(topic, 0, Offset::Offset(timestamp_ms)).expect("a valid query");
+    let answer = consumer.offsets_for_times(query, STEP).expect("the broker answers");
+    answer.elements()[0].offset()
+}
+
+#[test]
+fn a_timestamp_finds_the_record_within_a_compressed_batch() {
+    let broker = Broker::start(Options::default());
+    let consumer: BaseConsumer = config(broker.address(), &[]).create().expect("a consumer");
+    let start = 1_700_000_000_000;
+    let records: Vec<Record> =
+        (0..500).map(|n| Record { timestamp_ms: start + n * 1000, ..Record::of("again and again") }).collect();
+    for codec in ["gzip", "snappy", "lz4", "zstd"] {
+        let topic = unique(codec);
+        create_topic(broker.address(), &topic, 1, &[]);
+        let packing = [("compression.type", codec), ("linger.ms", "100")];
+        for delivery in produce(broker.address(), &packing, &topic, Some(0), &records) {
+            delivery.expect("acknowledged");
+        }
+        for n in [0, 1, 250, 499] {
+            assert_eq!(offset_for_time(&consumer, &topic, start + n * 1000), Offset::Offset(n), "{codec}");
+        }
+        assert_eq!(offset_for_time(&consumer, &topic, start + 123_001), Offset::Offset(124), "{codec}");
+        assert_eq!(offset_for_time(&consumer, &topic, start + 499_001), Offset::End, "{codec}");
+    }
+}
+
 #[test]
 fn a_timestamp_finds_the_first_record_at_or_after_it() {
     let broker = Broker::start(Options::default());
@@ -190,12 +219,7 @@ fn a_timestamp_finds_the_first_record_at_or_after_it() {
         }
     }
     let consumer: BaseConsumer = config(broker.address(), &[]).create().expect("a consumer");
-    let offset_for = |timestamp_ms: i64| {
-        let mut query = TopicPartitionList::new();
-        query.add_partition_offset(&topic, 0, Offset::Offset(timestamp_ms)).expect("a valid query");
-        let answer = consumer.offsets_for_times(query, STEP).expect("the broker answers");
-        answer.elements()[0].offset()
-    };
+    let offset_for = |timestamp_ms| offset_for_time(&consumer, &topic, timestamp_ms);
     assert_eq!(offset_for(0), Offset::Offset(0));
     assert_eq!(offset_for(start), Offset::Offset(0));
     assert_eq!(offset_for(start + 1), Offset::Offset(1));

@@ -14,6 +14,7 @@ pub use segments::segments;
 
 use ringlog::base::batch::{self, BatchError, HEADER_BYTES, LOG_OVERHEAD_BYTES};
 use ringlog::base::record;
+use ringlog::base::unpack::{STEP_BYTES, Step, UNPACKED_BYTES_MAX, Unpacking};
 use ringlog::protocol::Message;
 use ringlog::protocol::error::DecodeError;
 use ringlog::protocol::frame::read_request_header;
@@ -129,6 +130,10 @@ fn check_batch(bytes: &[u8]) {
     header.last_sequence();
     if header.compression() == Some(batch::Compression::None) {
         assert_eq!(record::records(bytes).count(), header.record_count as usize);
+    }
+    if let Ok(Some(mut unpacking)) = Unpacking::new(&header, bytes) {
+        while !matches!(unpacking.step(), Ok(Step::End) | Err(_)) {}
+        assert!(unpacking.taken() <= UNPACKED_BYTES_MAX + STEP_BYTES as u64);
     }
     let mut stamped = bytes.to_vec();
     batch::set_log_append_time(&mut stamped, 1);

@@ -1,6 +1,6 @@
 //! Records inside an uncompressed batch: reading them, and building the batches that the broker itself writes.
 //!
-//! Clients' compressed batches are never opened here. Source: Kafka protocol guide, "Record".
+//! Compressed batches are looked into by `unpack`. Source: Kafka protocol guide, "Record".
 
 use super::batch::{self, BatchError, HEADER_BYTES, LOG_OVERHEAD_BYTES};
 use super::time::TimestampMs;

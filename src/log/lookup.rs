@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 impl<D: Disk> CoreLog<D> {
     /// The first batch at or behind `from_offset` whose latest timestamp is at least `timestamp`, whole; `None` if there is none.
-    /// The record in question may lie anywhere in it, or (compressed) can only be found by opening it.
+    /// The record in question may lie anywhere in it, or nowhere, if the header says more than is true.
     ///
     /// # Errors
     /// As `load`.

@@ -3,6 +3,7 @@
 //! It knows `ports` and no runtime, so that a simulator can run it whole.
 
 mod apply;
+mod by_time;
 pub mod commands;
 pub mod control;
 mod delete_records;
@@ -44,7 +45,7 @@ use produce::{BackloggedPart, ProduceKey, WaitingProduce};
 use producer_ids::HandingOut;
 use slab::Slab;
 use snapshots::Snapshots;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
@@ -126,6 +127,8 @@ pub struct Shard<D: Disk> {
     controlling: Controlling,
     coordinating: Coordinating,
     handing_out: HandingOut,
+    /// See `by_time::Search`.
+    unpacking: Rc<Cell<bool>>,
     snapshots: Snapshots,
     /// The other cores do not run yet: commands are applied here alone.
     starting: bool,

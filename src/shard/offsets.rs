@@ -1,14 +1,11 @@
 //! ListOffsets and OffsetForLeaderEpoch on the core that owns the partitions.
 
 use super::Shard;
+use super::by_time::{Found, Search};
 use super::commands::{Answer, EndedEpoch, EpochEnd, ListOffset, ListedOffset, OffsetSpec, Origin};
-use crate::base::batch::{BatchHeader, Compression};
 use crate::base::error::ErrorCode;
 use crate::base::ids::Offset;
-use crate::base::record::records;
-use crate::base::time::TimestampMs;
 use crate::ports::Disk;
-use bytes::Bytes;
 
 impl<D: Disk> Shard<D> {
     /// Answers at once where no batch must be read; else a background task does.
@@ -19,16 +16,26 @@ impl<D: Disk> Shard<D> {
             return self.answer(origin, Answer::ListOffsets(listed));
         }
         let me = self.me.clone();
-        let log = self.log.clone();
+        let search = Search { log: self.log.clone(), unpacking: self.unpacking.clone() };
         self.disk.spawn(async move {
             let mut listed = Vec::with_capacity(parts.len());
             for part in &parts {
                 let Some(shard) = me.upgrade() else { return };
                 let (end, found) = shard.borrow().find_log(part);
                 drop(shard);
-                listed.push(match found {
-                    None => end,
-                    Some((index, limit)) => find(&log, index, limit, part, end).await,
+                let Some((index, limit)) = found else {
+                    listed.push(end);
+                    continue;
+                };
+                listed.push(match search.find(index, limit, part.spec).await {
+                    Ok(None) => end,
+                    Ok(Some(Found { offset, timestamp, leader_epoch })) => {
+                        ListedOffset { offset, timestamp, leader_epoch, ..end }
+                    }
+                    Err(error) => {
+                        tracing::error!(partition = %part.partition, "a search by time failed: {error}");
+                        ListedOffset { error: ErrorCode::KafkaStorageError, ..end }
+                    }
                 });
             }
             if let Some(shard) = me.upgrade() {
@@ -86,57 +93,4 @@ impl<D: Disk> Shard<D> {
         let (epoch, end) = partition.epochs.end_offset(part.leader_epoch, partition.watermark.high_watermark());
         answer(ErrorCode::None, epoch, end)
     }
-}
-
-/// Searches a log by time; what it finds is told by the batch's header and, where they are not compressed, its records.
-async fn find<D: Disk>(
-    log: &crate::log::CoreLog<D>,
-    index: crate::log::LogIndex,
-    limit: Offset,
-    part: &ListOffset,
-    none: ListedOffset,
-) -> ListedOffset {
-    let found = match part.spec {
-        OffsetSpec::At(timestamp) => log.find_by_timestamp(index, timestamp, log.start_offset(index)).await,
-        _ => log.find_max_timestamp(index).await,
-    };
-    // What is not visible yet cannot be asked for.
-    let is_visible = |batch: &Bytes| BatchHeader::read(batch).is_some_and(|header| header.next_offset() <= limit);
-    match found.map(|batch| batch.filter(is_visible)) {
-        Ok(None) => none,
-        Ok(Some(batch)) => {
-            let at = match part.spec {
-                OffsetSpec::At(timestamp) => Some(timestamp),
-                _ => None,
-            };
-            match record_at(&batch, at) {
-                Some((offset, timestamp, leader_epoch)) => ListedOffset { offset, timestamp, leader_epoch, ..none },
-                None => none,
-            }
-        }
-        Err(error) => {
-            tracing::error!("a search by time failed: {error}");
-            ListedOffset { error: ErrorCode::KafkaStorageError, ..none }
-        }
-    }
-}
-
-/// The first record of `batch` at or after `at`; without `at` the first with the largest timestamp.
-///
-/// Compressed batches are opened by `codec`; where that fails the batch's own start is the answer, which is early, never late.
-fn record_at(batch: &[u8], at: Option<TimestampMs>) -> Option<(Offset, TimestampMs, i32)> {
-    let header = BatchHeader::read(batch)?;
-    let epoch = header.partition_leader_epoch;
-    let wanted = at.unwrap_or(header.max_timestamp);
-    if header.compression() != Some(Compression::None) {
-        let timestamp = if at.is_some() { header.base_timestamp.max(wanted.min(header.max_timestamp)) } else { wanted };
-        return Some((header.base_offset, timestamp, epoch));
-    }
-    if header.attributes & crate::base::batch::ATTRIBUTE_LOG_APPEND_TIME != 0 {
-        return Some((header.base_offset, header.max_timestamp, epoch));
-    }
-    records(batch).find_map(|record| {
-        let timestamp = header.base_timestamp + record.timestamp_delta;
-        (timestamp >= wanted).then(|| (header.base_offset + Offset::from(record.offset_delta), timestamp, epoch))
-    })
 }

@@ -342,6 +342,7 @@ impl<D: Disk> Shard<D> {
             controlling: Controlling::default(),
             coordinating: Coordinating::new(groups),
             handing_out: HandingOut::default(),
+            unpacking: Rc::default(),
             snapshots: Snapshots::default(),
             starting: true,
             next_tick: Nanos(0),
