@@ -109,6 +109,30 @@ fn a_checkpoint_that_names_another_directory_is_damage() {
 }
 
 #[test]
+fn a_journal_whose_sessions_have_no_order_is_not_read() {
+    let (mut bench, _) = bench_with(2);
+    bench.crash();
+    bench.restart();
+    bench.crash();
+    let disk = bench.disk();
+    let scan_all = |bench: &mut Bench| bench.world.run(scan(&disk, Path::new(JOURNAL), usize::MAX));
+    assert!(scan_all(&mut bench).is_ok(), "two sessions");
+    let (path, content) = bench.files(Path::new(JOURNAL), "journal-0").remove(0);
+    // Where the header has its file's sequence and its session.
+    assert_eq!((u32_at(&content, 12), u32_at(&content, 16)), (1, 1));
+    for (at, forged) in [(16, 2), (16, u32::MAX), (12, u32::MAX)] {
+        bench.edit(&path, |bytes| {
+            bytes.copy_from_slice(&content);
+            bytes[at..at + 4].copy_from_slice(&forged.to_le_bytes());
+            let crc = crc32c::crc32c(&bytes[..32]);
+            bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+        });
+        let damage = damage_in(scan_all(&mut bench));
+        assert_eq!(damage.position, 0, "{at} {forged}: {damage}");
+    }
+}
+
+#[test]
 fn an_offset_that_is_appended_twice_is_damage_and_nobody_is_told_of_the_second_time() {
     let (mut bench, _) = bench_with(4);
     bench.crash();

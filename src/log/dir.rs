@@ -68,7 +68,8 @@ pub(crate) fn journal_path(dir: &Path, number: u32) -> PathBuf {
 }
 
 pub(crate) fn parse_journal_name(path: &Path) -> Option<u32> {
-    path.file_name()?.to_str()?.strip_prefix("journal-")?.parse().ok()
+    // Behind the last number there is none for a next file.
+    path.file_name()?.to_str()?.strip_prefix("journal-")?.parse().ok().filter(|number| *number < u32::MAX)
 }
 
 #[cfg(test)]

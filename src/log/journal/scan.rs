@@ -151,7 +151,7 @@ async fn find<D: Disk>(
 /// Up to `hold_bytes_max` bytes of batches stay in memory for `recover`.
 ///
 /// # Errors
-/// Only if the disk does not answer; damage is part of the result.
+/// The disk does not answer; a file is of a format or session that cannot be read. Other damage is part of the result.
 pub async fn scan<D: Disk>(disk: &D, dir: &Path, hold_bytes_max: usize) -> Result<ScannedJournal, LogError> {
     let (dir, is_held) = (dir.to_owned(), true);
     let mut journal = ScannedJournal { dir, is_held, next_file_sequence: 1, ..ScannedJournal::default() };
@@ -168,17 +168,26 @@ pub async fn scan<D: Disk>(disk: &D, dir: &Path, hold_bytes_max: usize) -> Resul
         let Some(header) = FileHeader::decode(&block) else { continue };
         if header.format_version != format::FORMAT_VERSION {
             let what = format!("journal format {} is not known to this version", header.format_version);
-            return Err(LogError::Damaged(Damage {
-                path: path.display().to_string(),
-                position: 0,
-                partition: None,
-                what,
-            }));
+            return Err(bad_header(&path, what));
         }
-        journal.next_file_sequence = journal.next_file_sequence.max(header.file_sequence + 1);
+        let Some(next) = header.file_sequence.checked_add(1) else {
+            return Err(bad_header(&path, "no file can follow this one: its sequence is the last there is".into()));
+        };
+        journal.next_file_sequence = journal.next_file_sequence.max(next);
         files.push((header, path));
     }
     files.sort_by_key(|(header, _)| header.file_sequence);
+    let mut before = None;
+    for (header, path) in &files {
+        // A session is named after its first file. Without that order nobody could tell which of two records is the later one.
+        let is_in_order = header.session <= header.file_sequence
+            && before.is_none_or(|(session, sequence)| header.session == session || header.session > sequence);
+        if !is_in_order {
+            let what = format!("file {} is of session {}, which cannot be", header.file_sequence, header.session);
+            return Err(bad_header(path, what));
+        }
+        before = Some((header.session, header.file_sequence));
+    }
     // Unused ones first, then in the order of their records: so they are released without leaving a gap.
     journal.file_numbers.sort_by_key(|number| {
         let path = dir::journal_path(dir, *number);
@@ -194,6 +203,10 @@ pub async fn scan<D: Disk>(disk: &D, dir: &Path, hold_bytes_max: usize) -> Resul
         scanner.run().await?;
     }
     Ok(journal)
+}
+
+fn bad_header(path: &Path, what: String) -> LogError {
+    LogError::Damaged(Damage { path: path.display().to_string(), position: 0, partition: None, what })
 }
 
 /// Goes through the files of one session.
