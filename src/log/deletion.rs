@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A file gives back this much at a time.
-const STEP_BYTES: u64 = 64 << 20;
+/// A file gives back this much at a time. On a filesystem that discards what is freed, commits wait for each step: 16 ms for 64 MiB, 2.6 for this.
+const STEP_BYTES: u64 = 8 << 20;
 
 /// What waits to be unlinked: files, or whole directories.
 #[derive(Default)]
