@@ -1,7 +1,7 @@
 //! Which record of a partition is the first of a time: for ListOffsets. Runs in the background and gives way to others.
 
 use super::commands::OffsetSpec;
-use crate::base::batch::{ATTRIBUTE_LOG_APPEND_TIME, BatchHeader};
+use crate::base::batch::{ATTRIBUTE_LOG_APPEND_TIME, BatchHeader, Compression};
 use crate::base::ids::Offset;
 use crate::base::record::records;
 use crate::base::time::TimestampMs;
@@ -88,12 +88,12 @@ impl<D: Disk> Search<D> {
         if header.attributes & ATTRIBUTE_LOG_APPEND_TIME != 0 {
             return Ok(Some((header.base_offset.max(wanted.from), header.max_timestamp)));
         }
-        let Some(unpacking) = Unpacking::new(header, batch)? else {
+        if header.compression() == Some(Compression::None) {
             let mut all = records(batch);
             return Ok(all.find_map(|record| wanted.meets(header, record.timestamp_delta, record.offset_delta)));
-        };
+        }
         self.log.until(|| !self.unpacking.replace(true)).await;
-        let found = in_packed(unpacking, header, wanted).await;
+        let found = in_packed(header, batch, wanted).await;
         self.unpacking.set(false);
         self.log.notify();
         found
@@ -112,11 +112,8 @@ impl Wanted {
 }
 
 /// As `in_batch`, giving way after each step.
-async fn in_packed(
-    mut unpacking: Unpacking<'_>,
-    header: &BatchHeader,
-    wanted: Wanted,
-) -> io::Result<Option<(Offset, TimestampMs)>> {
+async fn in_packed(header: &BatchHeader, batch: &[u8], wanted: Wanted) -> io::Result<Option<(Offset, TimestampMs)>> {
+    let Some(mut unpacking) = Unpacking::new(header, batch)? else { return Ok(None) };
     loop {
         let slice_end = unpacking.taken() + STEP_BYTES as u64;
         while unpacking.taken() < slice_end {
