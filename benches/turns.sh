@@ -49,7 +49,7 @@ start() {
         kill -0 "$pid" || { cat "$work/log" >&2; exit 1; }
         sleep 0.1
     done
-    address=$(sed -n 's/^ready listen=//p' "$work/out")
+    address=$(sed -n 's/^ready listen=\([^ ]*\).*/\1/p' "$work/out")
 }
 client() { taskset -c "$client_cpu" "$yardstick" "$@"; }
 shown() { grep -c '^counters shown' "$work/log" || true; }

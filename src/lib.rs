@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md draws the layers; `tests/layers.rs` keeps their imports. `unsafe` lives in `runtime` alone.
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod api;
 pub mod base;
 pub mod cli;

@@ -35,8 +35,8 @@ const LAYERS: &[Layer] = &[
     layer("shard", &["base", "ports", "log", "partition", "group", "transaction", "cluster"]),
     layer("api", &["base", "ports", "protocol", "group", "security", "cluster", "shard"]),
     layer("runtime", &["base", "ports"]),
-    layer("net", &["base", "ports", "security", "cluster", "protocol", "shard", "api", "runtime"]),
-    layer("admin", &["base", "cluster", "shard", "runtime"]),
+    layer("admin", &["base"]),
+    layer("net", &["base", "ports", "security", "cluster", "protocol", "shard", "api", "runtime", "admin"]),
     layer(
         "cli",
         &[

@@ -1,5 +1,6 @@
 //! From a response to the pieces that leave by a socket.
 
+use crate::base::time::Nanos;
 use crate::ports::Piece;
 use crate::protocol::Response;
 use crate::protocol::frame::write_response;
@@ -14,6 +15,16 @@ pub struct Tag {
     pub sequence: u64,
     /// Bytes of the request that count as held until it is finished.
     pub bytes: usize,
+    /// Where it is timed.
+    pub timed: Option<Timed>,
+}
+
+/// A request whose time is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Timed {
+    /// Its API.
+    pub key: i16,
+    pub began: Nanos,
 }
 
 /// A request that is done.

@@ -63,6 +63,14 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// Where metrics and health are served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdminListen {
+    pub address: HostPort,
+    /// Nobody chose it: where it is taken, a second broker on the machine takes a free port of the same host.
+    pub is_default: bool,
+}
+
 /// Who this broker is and where it is found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerConfig {
@@ -74,6 +82,8 @@ pub struct ServerConfig {
     pub listen: HostPort,
     /// `advertised.listeners`; `None`: clients are told the address that was bound.
     pub advertise: Option<HostPort>,
+    /// `admin.listen`; `None`: nothing is served there.
+    pub admin: Option<AdminListen>,
     /// `log.dirs`; at least one, each locked by this process.
     pub data_dirs: Vec<PathBuf>,
     /// `disk.reserve.bytes`: below this much free space in a data directory, produce is refused there.

@@ -43,6 +43,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
 
+    /// Address for metrics and health over HTTP, or none [default: 127.0.0.1:9644]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub admin: Option<String>,
+
     /// Data directory, made if missing; repeat it for each disk [default: ./ringlog-data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Vec<String>,
@@ -105,6 +109,7 @@ impl ServeArgs {
         };
         flag("--listen", "listeners", self.listen.clone().map(Value::Text));
         flag("--advertise", "advertised.listeners", self.advertise.clone().map(Value::Text));
+        flag("--admin", "admin.listen", self.admin.clone().map(Value::Text));
         flag("--data-dir", "log.dirs", (!self.data_dir.is_empty()).then(|| Value::List(self.data_dir.clone())));
         flag("--cores", "core.count", self.cores.map(Value::Integer));
         flag("--cpus", "core.cpus", self.cpus.clone().map(Value::Text));

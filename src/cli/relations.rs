@@ -17,6 +17,7 @@ const CLUSTER_ID_BYTES_MAX: usize = 64;
 /// The first relation that does not hold, with both values and what to change.
 pub fn check(settings: &Settings) -> Result<(), StartError> {
     listeners(settings)?;
+    admin(settings)?;
     cluster_id(settings)?;
     cpus(settings)?;
     journal(settings)?;
@@ -58,6 +59,14 @@ fn listeners(settings: &Settings) -> Result<(), StartError> {
             "is no address that clients can connect to: say with --advertise HOST:PORT where they reach this machine",
         )),
         _ => Ok(()),
+    }
+}
+
+fn admin(settings: &Settings) -> Result<(), StartError> {
+    let text = settings.text("admin.listen").expect("it has a default");
+    match text == "none" || HostPort::parse(text).is_some() {
+        true => Ok(()),
+        false => Err(fault(settings, "admin.listen", "is not HOST:PORT, as in 127.0.0.1:9644, nor none")),
     }
 }
 
@@ -192,6 +201,16 @@ mod tests {
         }
         for bad in ["", ":9092", "a:1,b:2", "SSL://a:1", "a:99999", "PLAINTEXT://"] {
             assert!(checked(&[("listeners", text(bad))]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_served_on_an_address_or_nowhere() {
+        for good in ["127.0.0.1:0", "0.0.0.0:9644", "none"] {
+            assert_eq!(checked(&[("admin.listen", text(good))]), Ok(()), "{good}");
+        }
+        for bad in ["", "9644", "host", "http://a:1", "a:1,b:2"] {
+            assert!(checked(&[("admin.listen", text(bad))]).unwrap_err().contains("HOST:PORT"), "{bad}");
         }
     }
 

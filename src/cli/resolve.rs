@@ -29,6 +29,7 @@ pub fn config(settings: &Settings, facts: Facts) -> Config {
             cluster_id: facts.cluster_id,
             listen: address(settings, "listeners").expect("it has a default"),
             advertise: address(settings, "advertised.listeners"),
+            admin: admin(settings),
             data_dirs: data_dirs(settings),
             disk_reserve_bytes: values.u64("disk.reserve.bytes"),
             internal_log_growth_bytes: values.u64("internal.log.growth.bytes"),
@@ -63,6 +64,13 @@ fn plain(value: &Value) -> String {
         Value::Text(text) => text.clone(),
         Value::List(items) => items.join(","),
     }
+}
+
+/// Where metrics are served; the text has been checked.
+fn admin(settings: &Settings) -> Option<AdminListen> {
+    let (_, origin) = settings.entry("admin.listen").expect("it has a default");
+    let address = HostPort::parse(settings.text("admin.listen").filter(|text| *text != "none")?);
+    Some(AdminListen { address: address.expect("it is checked before"), is_default: *origin == Origin::Default })
 }
 
 /// The directories of `log.dirs`.

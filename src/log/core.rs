@@ -16,8 +16,8 @@ use super::signal::Signal;
 use super::writer::Writer;
 use super::{Durable, LogIndex};
 use crate::base::batch::{BatchHeader, REWRITTEN_BYTES};
-use crate::base::counters::CoreCounters;
 use crate::base::ids::{Offset, PartitionId};
+use crate::base::measures::Measures;
 use crate::base::time::{Nanos, Now};
 use crate::ports::{Disk, DiskCompletion};
 use std::cell::RefCell;
@@ -362,7 +362,7 @@ impl<D: Disk> CoreLog<D> {
                 return Err(fatal);
             }
             let State { commits, counters, .. } = &mut *state;
-            if commits.complete(completion.token, now.mono, &mut counters.journal) {
+            if commits.complete(completion.token, now.mono, counters) {
                 state.complete_commits(durable);
                 // What is full goes at once; what still gathers goes at the end of the turn.
                 let State { commits, disk, .. } = &mut *state;
@@ -388,8 +388,10 @@ impl<D: Disk> CoreLog<D> {
     }
 
     /// Adds the log's part to what its core has counted.
-    pub fn count_into(&self, sum: &mut CoreCounters) {
+    pub fn count_into(&self, measures: &mut Measures) {
         let counters = self.counters();
+        measures.commit = counters.commit_times;
+        let sum = &mut measures.counters;
         (sum.journal, sum.segments) = (counters.journal, counters.segments);
         let writer = &self.0.state.borrow().writer;
         sum.memory.tail_bytes_now = writer.tail_bytes as u64;

@@ -44,10 +44,14 @@ pub struct Connection {
     overlap: Overlap,
     /// Last time a byte moved; of its replies, while some are unsent.
     pub active: Nanos,
+    /// Since when `inbound` holds what it holds.
+    pub held_since: Nanos,
     /// How the request that `inbound` holds arrives.
     pub pace: Pace,
     /// How what `outbound` holds leaves.
     pub sending: Pace,
+    /// Since when `outbound` holds a reply that is timed.
+    pub unsent_since: Option<Nanos>,
     /// Bytes of the core's request memory lent to `inbound`.
     pub lent: usize,
     /// The socket has more to read than was taken.
@@ -71,8 +75,10 @@ impl Connection {
             working: 0,
             overlap: Overlap::Alone,
             active: now,
+            held_since: now,
             pace: Pace::new(now),
             sending: Pace::new(now),
+            unsent_since: None,
             lent: 0,
             readable: false,
             listed: false,

@@ -169,8 +169,11 @@ impl Server {
     /// Starts the requests at the front of `bytes` that are whole and may start; returns how many bytes they were.
     fn take_frames(&mut self, id: u64, bytes: &[u8], owner: Option<&Bytes>, now: Now) -> Result<usize, String> {
         let Some(connection) = self.connections.find(id) else { return Ok(bytes.len()) };
+        // What was held is known for longer than what came in this turn.
+        let mut known = if owner.is_some() { connection.held_since } else { now.mono };
         // What is left of `bytes` in the end is another request than what was held before.
         connection.pace = Pace::new(now.mono);
+        connection.held_since = now.mono;
         let mut shard = self.shard.borrow_mut();
         let (mut at, mut starves) = (0, false);
         let next = |at: usize| frame_bytes(&bytes[at..], self.settings.request_bytes_max);
@@ -186,11 +189,13 @@ impl Server {
                 break;
             }
             self.budget.begin_work(held_bytes);
-            let tag = Tag { connection: id, sequence: connection.begin(overlap), bytes: held_bytes };
+            let timed = self.spans.begin(frame, known);
+            known = now.mono;
+            let tag = Tag { connection: id, sequence: connection.begin(overlap), bytes: held_bytes, timed };
             self.counters.requests += 1;
             let frame = Frame { bytes: frame, owner };
             match self.api.on_frame(tag, frame, connection.socket.peer(), &mut shard, now) {
-                Verdict::Taken => {}
+                Verdict::Taken => timed.into_iter().for_each(|timed| self.spans.worked(timed)),
                 Verdict::Close(why) => {
                     self.budget.end_work(held_bytes);
                     connection.abandon();

@@ -8,6 +8,7 @@ use super::server::{Closing, Server};
 use crate::api::reply::Reply;
 use crate::api::{Finished, Tag};
 use crate::base::time::Now;
+use crate::runtime::clock::mono;
 use crate::runtime::disk::File;
 use std::io::ErrorKind;
 
@@ -25,6 +26,11 @@ impl Server {
         if sent > 0 {
             connection.active = now.mono;
             connection.sending.advance(sent as usize);
+        }
+        if connection.outbound.is_empty()
+            && let Some(since) = connection.unsent_since.take()
+        {
+            self.spans.sent(since);
         }
         // The peer has read: requests that waited for that go on, though nothing more may come from its socket.
         let goes_on = was_full && !connection.outbound.is_full() && connection.has_input();
@@ -77,10 +83,14 @@ impl Server {
     }
 
     fn finish(&mut self, finished: Finished<File>, replied: &mut Vec<u64>) {
-        let Tag { connection: id, sequence, bytes } = finished.tag;
+        let Tag { connection: id, sequence, bytes, timed } = finished.tag;
+        timed.into_iter().for_each(|timed| self.spans.answered(timed));
         // It was held whether or not its connection is still there.
         self.budget.end_work(bytes);
         let Some(connection) = self.connections.find(id) else { return };
+        if timed.is_some() && connection.unsent_since.is_none() {
+            connection.unsent_since = Some(mono());
+        }
         match finished.reply {
             Reply::Frame(pieces) => connection.finish(sequence, pieces),
             Reply::Nothing => connection.finish(sequence, vec![]),

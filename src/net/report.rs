@@ -1,15 +1,17 @@
-//! The counters of all cores on stderr: when SIGUSR1 asks for them, and at an orderly stop.
+//! The counters of all cores: on stderr when SIGUSR1 asks for them and at an orderly stop, and for `admin` whenever it is asked.
 //!
-//! Each core takes its own at the end of a turn and sends them; the main thread writes, since whoever reads stderr may be slow.
+//! Each core takes its own at the end of a turn and sends them; who asked writes them, since whoever reads them may be slow.
 
+use crate::admin::Source;
 use crate::base::counters::CoreCounters;
 use crate::base::ids::CoreIndex;
+use crate::base::measures::Measures;
 use crate::runtime::doorbell::Doorbell;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long the main thread waits for a core that is asked for its counters. One that takes longer hangs in a turn.
@@ -35,7 +37,7 @@ impl Orders {
 struct Report {
     number: u32,
     core: CoreIndex,
-    counters: CoreCounters,
+    measures: Box<Measures>,
 }
 
 /// A core's end: knows whether a report is due, and sends it.
@@ -58,33 +60,34 @@ impl Reporter {
     }
 
     /// Answers the report that was asked for.
-    pub fn give(&self, counters: CoreCounters) {
-        self.send(self.given, counters);
+    pub fn give(&self, measures: Measures) {
+        self.send(self.given, measures);
     }
 
     /// The core has stopped: these are its last.
-    pub fn give_last(&self, counters: CoreCounters) {
-        self.send(LAST, counters);
+    pub fn give_last(&self, measures: Measures) {
+        self.send(LAST, measures);
     }
 
-    fn send(&self, number: u32, counters: CoreCounters) {
+    fn send(&self, number: u32, measures: Measures) {
         // Nobody listens any more where the process is already ending without this core.
-        let _ = self.reports.send(Report { number, core: self.core, counters });
+        let _ = self.reports.send(Report { number, core: self.core, measures: Box::new(measures) });
     }
 }
 
-/// The main thread's end.
+/// The end of those who ask: the main thread and the admin thread.
 pub struct Desk {
     orders: Arc<Orders>,
     doorbells: Vec<Doorbell>,
     sender: Sender<Report>,
-    reports: Receiver<Report>,
+    /// Whoever asks holds it until all have answered.
+    reports: Mutex<Receiver<Report>>,
 }
 
 impl Desk {
     pub fn new() -> Desk {
         let (sender, reports) = channel();
-        Desk { orders: Arc::default(), doorbells: Vec::new(), sender, reports }
+        Desk { orders: Arc::default(), doorbells: Vec::new(), sender, reports: Mutex::new(reports) }
     }
 
     /// The end of the next core, which is woken by `doorbell`.
@@ -102,44 +105,61 @@ impl Desk {
 
     /// Asks all cores for their counters and writes them to stderr.
     pub fn show(&self) {
-        let number = self.orders.report.fetch_add(1, Ordering::Relaxed) + 1;
-        self.doorbells.iter().for_each(Doorbell::ring);
-        let mut found = vec![None; self.doorbells.len()];
-        let deadline = Instant::now() + PATIENCE;
-        while found.iter().any(Option::is_none) {
-            let Ok(report) = self.reports.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
-                break;
-            };
-            // One that comes too late for its own report is left out of this one.
-            if report.number == number {
-                found[usize::from(report.core.0)] = Some(report.counters);
-            }
-        }
-        write(&found);
+        write(&self.measures());
     }
 
     /// Writes what the cores that have stopped counted last.
     pub fn show_last(&self) {
         let mut found = vec![None; self.doorbells.len()];
-        for report in self.reports.try_iter().filter(|report| report.number == LAST) {
-            found[usize::from(report.core.0)] = Some(report.counters);
+        let reports = self.reports.lock().expect("nobody panics holding it");
+        for report in reports.try_iter().filter(|report| report.number == LAST) {
+            found[usize::from(report.core.0)] = Some(*report.measures);
         }
         write(&found);
     }
 }
 
+impl Source for Desk {
+    /// Asks all cores; `None` for one that does not answer within 2 s, or has stopped.
+    fn measures(&self) -> Vec<Option<Measures>> {
+        let reports = self.reports.lock().expect("nobody panics holding it");
+        let mut found = vec![None; self.doorbells.len()];
+        if self.orders.stops() {
+            // What still comes is for `show_last`.
+            return found;
+        }
+        let number = self.orders.report.fetch_add(1, Ordering::Relaxed) + 1;
+        self.doorbells.iter().for_each(Doorbell::ring);
+        let deadline = Instant::now() + PATIENCE;
+        while found.iter().any(Option::is_none) {
+            let Ok(report) = reports.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+                break;
+            };
+            // One that comes too late for its own report is left out of this one.
+            if report.number == number {
+                found[usize::from(report.core.0)] = Some(*report.measures);
+            }
+        }
+        found
+    }
+
+    fn is_serving(&self) -> bool {
+        !self.orders.stops()
+    }
+}
+
 /// In one piece, so that no line of the log comes between.
-fn write(found: &[Option<CoreCounters>]) {
+fn write(found: &[Option<Measures>]) {
     // Nobody may be reading stderr; the broker serves all the same.
     let _ = std::io::stderr().write_all(render(found).as_bytes());
 }
 
 /// A line for each group of each core, and one that ends the report.
-fn render(found: &[Option<CoreCounters>]) -> String {
+fn render(found: &[Option<Measures>]) -> String {
     let mut text = String::new();
-    for (core, counters) in found.iter().enumerate() {
-        match counters {
-            Some(counters) => render_core(&mut text, core, counters),
+    for (core, measures) in found.iter().enumerate() {
+        match measures {
+            Some(measures) => render_core(&mut text, core, &measures.counters),
             None => line(&mut text, format_args!("counters core={core}: no answer")),
         }
     }
@@ -173,7 +193,7 @@ mod tests {
         counters.journal.commits = 2;
         counters.journal.commit_ns = 9_000;
         counters.sent.direct_sends = 3;
-        let text = render(&[Some(counters), None]);
+        let text = render(&[Some(Measures { counters, ..Measures::default() }), None]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), counters.groups().len() + 2);
         assert!(lines[0].starts_with("counters core=0 turns: turns=7 busy_ns=0 "), "{text}");

@@ -7,8 +7,10 @@ use super::inbound::Inbound;
 use super::outbound::Sender;
 use super::quiet::RateLimit;
 use super::report::Reporter;
+use super::spans::Spans;
 use crate::api::{Api, Finished};
-use crate::base::counters::{ConnectionCounters, CoreCounters, TurnCounters};
+use crate::base::counters::{ConnectionCounters, CoreCounters};
+use crate::base::measures::{Measures, TurnMeasures};
 use crate::base::time::{Nanos, Now};
 use crate::runtime::blocking::Helper;
 use crate::runtime::disk::{CoreDisk, File};
@@ -114,6 +116,7 @@ pub struct Server {
     pub(super) next_tick: Nanos,
     complaints: RateLimit,
     pub(super) counters: ConnectionCounters,
+    pub(super) spans: Spans,
     /// Times a connection had to wait for request memory.
     refusals: u64,
 }
@@ -146,14 +149,15 @@ impl Server {
             next_tick: Nanos(0),
             complaints: RateLimit::default(),
             counters: ConnectionCounters::default(),
+            spans: Spans::new(),
             refusals: 0,
         }
     }
 
-    /// All that this core has counted; `turns` is known to its loop.
-    fn count(&self, turns: &TurnCounters) -> CoreCounters {
-        let mut sum = CoreCounters {
-            turns: *turns,
+    /// All that this core has counted and timed; `turns` is known to its loop.
+    fn measure(&self, turns: &TurnMeasures) -> Measures {
+        let counters = CoreCounters {
+            turns: turns.counters,
             ring: self.ring.counters(),
             helper: self.helper.counters(),
             mailbox: self.mailboxes.counters,
@@ -161,16 +165,18 @@ impl Server {
             sent: self.sender.sent,
             ..CoreCounters::default()
         };
-        self.budget.count_into(&mut sum.memory);
-        sum.memory.refusals = self.refusals;
-        sum.memory.pool_bytes_now = self.sender.pool.used_bytes() as u64;
+        let (send, apis) = (self.spans.send(), self.spans.apis());
+        let mut sum = Measures { counters, turn: turns.times, send, apis, ..Measures::default() };
+        self.budget.count_into(&mut sum.counters.memory);
+        sum.counters.memory.refusals = self.refusals;
+        sum.counters.memory.pool_bytes_now = self.sender.pool.used_bytes() as u64;
         self.shard.borrow().count_into(&mut sum);
         sum
     }
 
     /// The loop has ended: gives the last report.
-    pub fn end(self, turns: &TurnCounters) {
-        self.reporter.give_last(self.count(turns));
+    pub fn end(self, turns: &TurnMeasures) {
+        self.reporter.give_last(self.measure(turns));
     }
 
     /// Accepts the connections of `listener` from here on.
@@ -402,7 +408,7 @@ impl Turn for Server {
         }
     }
 
-    fn end_of_turn(&mut self, now: Now, so_far: &TurnCounters) -> Next {
+    fn end_of_turn(&mut self, now: Now, so_far: &TurnMeasures) -> Next {
         self.take_messages(now);
         self.sender.next_part();
         self.go_on(now);
@@ -421,7 +427,7 @@ impl Turn for Server {
         }
         let flushed = self.mailboxes.flush(&self.ring);
         if self.reporter.is_asked() {
-            self.reporter.give(self.count(so_far));
+            self.reporter.give(self.measure(so_far));
         }
         self.next(flushed)
     }

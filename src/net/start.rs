@@ -5,12 +5,13 @@
 use super::outbound::{ColdRead, Sender};
 use super::report::{Desk, Reporter};
 use super::server::{Parts, Server, ServerSettings};
+use crate::admin;
 use crate::api::Api;
 use crate::api::dispatch::ApiSettings;
-use crate::base::config::{self, Config, HostPort};
-use crate::base::counters::TurnCounters;
+use crate::base::config::{self, AdminListen, Config, HostPort};
 use crate::base::exit::Exit;
 use crate::base::ids::CoreIndex;
+use crate::base::measures::TurnMeasures;
 use crate::base::time::Now;
 use crate::ports::Clock;
 use crate::runtime::blocking::Helper;
@@ -74,6 +75,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         Signals::block().map_err(|error| failure(Exit::Kernel, format!("signals cannot be blocked: {error}")))?;
     let count = config.core.cpus.len() as u16;
     let (listeners, address) = listen_all(&config, count)?;
+    let admin = config.server.admin.as_ref().map(listen_admin).transpose()?;
     let advertised = advertised(&config, address);
     config.statics.extend(place(&config, address, &advertised));
     tracing::info!(
@@ -106,7 +108,10 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         cores.push(core.map_err(|error| failure(Exit::Kernel, error.to_string()))?);
     }
     wait_until_started(&receiver, count, began)?;
-    ready(address);
+    let desk = Arc::new(desk);
+    let admin = admin.map(|listener| admin::Server::start(listener, desk.clone())).transpose();
+    let admin = admin.map_err(|error| failure(Exit::Kernel, format!("no thread for metrics: {error}")))?;
+    ready(address, admin.map(|server| server.address()));
 
     let signal = loop {
         match signals.wait() {
@@ -159,10 +164,11 @@ fn join(cores: Vec<CoreHandle>, stopping: Instant) -> Result<(), Failure> {
 }
 
 /// The last line of the start, on stdout, for whoever waits for it.
-fn ready(address: SocketAddr) {
+fn ready(address: SocketAddr, admin: Option<SocketAddr>) {
     let mut stdout = std::io::stdout().lock();
+    let admin = admin.map_or(String::new(), |admin| format!(" admin={admin}"));
     // Nobody may be reading; the broker serves all the same.
-    let _ = writeln!(stdout, "ready listen={address}");
+    let _ = writeln!(stdout, "ready listen={address}{admin}");
     let _ = stdout.flush();
 }
 
@@ -199,6 +205,19 @@ fn listen_all(config: &Config, count: u16) -> Result<(Vec<TcpListener>, SocketAd
         }
     }
     Ok((listeners, address))
+}
+
+/// The listener for metrics. A port that nobody chose may be another broker's: then any free one will do, and the line `ready` names it.
+fn listen_admin(wanted: &AdminListen) -> Result<TcpListener, Failure> {
+    let HostPort { host, port } = &wanted.address;
+    let bound = admin::bind(host, *port).or_else(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse if wanted.is_default => admin::bind(host, 0),
+        _ => Err(error),
+    });
+    bound.map_err(|error| {
+        let advice = "choose another --admin HOST:PORT, or --admin none";
+        failure(Exit::Address, format!("cannot serve metrics on {}: {error}; {advice}", wanted.address))
+    })
 }
 
 /// What clients are told to connect to. A wildcard is no place to connect to, so it becomes this host itself.
@@ -395,7 +414,7 @@ impl Turn for Starting {
         }
     }
 
-    fn end_of_turn(&mut self, now: Now, _: &TurnCounters) -> Next {
+    fn end_of_turn(&mut self, now: Now, _: &TurnMeasures) -> Next {
         if self.outcome.borrow().is_some() {
             return Next::Stop;
         }

@@ -11,10 +11,14 @@ static STARTED: OnceLock<Instant> = OnceLock::new();
 #[derive(Clone, Copy, Default)]
 pub struct SystemClock;
 
+/// The monotonic clock alone.
+pub fn mono() -> Nanos {
+    Nanos(STARTED.get_or_init(Instant::now).elapsed().as_nanos() as u64)
+}
+
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        let started = STARTED.get_or_init(Instant::now);
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-        Now { mono: Nanos(started.elapsed().as_nanos() as u64), wall_ms }
+        Now { mono: mono(), wall_ms }
     }
 }

@@ -1,6 +1,6 @@
 //! What the time of a turn loop goes to, and whose fault a long turn is. Measures and adds up; decides nothing.
 
-use crate::base::counters::TurnCounters;
+use crate::base::measures::TurnMeasures;
 use crate::base::time::Nanos;
 
 /// Longer than this a client could notice.
@@ -30,7 +30,7 @@ impl ThreadUse {
 
 /// Follows one loop through its turns.
 pub(super) struct Meter {
-    counters: TurnCounters,
+    measures: TurnMeasures,
     began: Nanos,
     at_begin: ThreadUse,
     ended: Nanos,
@@ -38,17 +38,18 @@ pub(super) struct Meter {
 
 impl Meter {
     pub fn new(now: Nanos) -> Meter {
-        Meter { counters: TurnCounters::default(), began: now, at_begin: ThreadUse::default(), ended: now }
+        Meter { measures: TurnMeasures::default(), began: now, at_begin: ThreadUse::default(), ended: now }
     }
 
-    pub fn counters(&self) -> &TurnCounters {
-        &self.counters
+    pub fn measures(&self) -> &TurnMeasures {
+        &self.measures
     }
 
     /// The loop goes to its ring; what has gone by since the last turn was background work.
     pub fn enters(&mut self, now: Nanos) {
         let ns = now.since(self.ended);
-        self.counters.background_us_max = self.counters.background_us_max.max(ns / 1000);
+        let counters = &mut self.measures.counters;
+        counters.background_us_max = counters.background_us_max.max(ns / 1000);
         if ns > LONG_NS {
             self.blame_background(self.ended.since(self.began), ThreadUse::now());
         }
@@ -56,15 +57,17 @@ impl Meter {
 
     /// `turn_ns`: how long the turn before was. It counts as computed, so that no turn needs a second look at the thread's use.
     fn blame_background(&mut self, turn_ns: u64, at_end: ThreadUse) {
-        self.counters.background_over_2ms += 1;
+        let counters = &mut self.measures.counters;
+        counters.background_over_2ms += 1;
         let busy = at_end.cpu_ns - self.at_begin.cpu_ns > LONG_NS + turn_ns;
-        self.counters.background_over_2ms_own += u64::from(busy || at_end.slept > self.at_begin.slept);
+        counters.background_over_2ms_own += u64::from(busy || at_end.slept > self.at_begin.slept);
     }
 
     /// It has come back; a turn begins. `entered`: when it went there, if it was not allowed to sleep.
     pub fn begins(&mut self, entered: Option<Nanos>, now: Nanos) {
         if let Some(entered) = entered {
-            self.counters.enter_us_max = self.counters.enter_us_max.max(now.since(entered) / 1000);
+            let counters = &mut self.measures.counters;
+            counters.enter_us_max = counters.enter_us_max.max(now.since(entered) / 1000);
         }
         self.began = now;
         self.at_begin = ThreadUse::now();
@@ -74,22 +77,25 @@ impl Meter {
     pub fn ends(&mut self, now: Nanos) {
         self.ended = now;
         let ns = now.since(self.began);
-        self.counters.turns += 1;
-        self.counters.busy_ns += ns;
-        self.counters.turn_us_max = self.counters.turn_us_max.max(ns / 1000);
+        self.measures.times.record(ns);
+        let counters = &mut self.measures.counters;
+        counters.turns += 1;
+        counters.busy_ns += ns;
+        counters.turn_us_max = counters.turn_us_max.max(ns / 1000);
         if ns > LONG_NS {
             self.blame(ThreadUse::now());
         }
     }
 
     fn blame(&mut self, at_end: ThreadUse) {
-        self.counters.over_2ms += 1;
+        let counters = &mut self.measures.counters;
+        counters.over_2ms += 1;
         if at_end.cpu_ns - self.at_begin.cpu_ns > LONG_NS {
-            self.counters.over_2ms_busy += 1;
+            counters.over_2ms_busy += 1;
         } else if at_end.slept > self.at_begin.slept {
-            self.counters.over_2ms_blocked += 1;
+            counters.over_2ms_blocked += 1;
         } else {
-            self.counters.over_2ms_preempted += 1;
+            counters.over_2ms_preempted += 1;
         }
     }
 }
@@ -97,6 +103,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::counters::TurnCounters;
 
     #[test]
     fn a_long_turn_is_blamed_on_what_made_it_long() {
@@ -105,7 +112,8 @@ mod tests {
         meter.blame(ThreadUse { cpu_ns: 101 + LONG_NS, slept: 9 });
         meter.blame(ThreadUse { cpu_ns: 200, slept: 8 });
         meter.blame(ThreadUse { cpu_ns: 200, slept: 7 });
-        let TurnCounters { over_2ms, over_2ms_busy, over_2ms_blocked, over_2ms_preempted, .. } = meter.counters;
+        let TurnCounters { over_2ms, over_2ms_busy, over_2ms_blocked, over_2ms_preempted, .. } =
+            meter.measures.counters;
         assert_eq!((over_2ms, over_2ms_busy, over_2ms_blocked, over_2ms_preempted), (3, 1, 1, 1));
     }
 
@@ -114,10 +122,16 @@ mod tests {
         let mut meter = Meter::new(Nanos(0));
         meter.at_begin = ThreadUse { cpu_ns: 100, slept: 7 };
         meter.blame_background(1000, ThreadUse { cpu_ns: 1100 + LONG_NS, slept: 7 });
-        assert_eq!((meter.counters.background_over_2ms, meter.counters.background_over_2ms_own), (1, 0));
+        assert_eq!(
+            (meter.measures.counters.background_over_2ms, meter.measures.counters.background_over_2ms_own),
+            (1, 0)
+        );
         meter.blame_background(1000, ThreadUse { cpu_ns: 1101 + LONG_NS, slept: 7 });
         meter.blame_background(1000, ThreadUse { cpu_ns: 100, slept: 8 });
-        assert_eq!((meter.counters.background_over_2ms, meter.counters.background_over_2ms_own), (3, 2));
+        assert_eq!(
+            (meter.measures.counters.background_over_2ms, meter.measures.counters.background_over_2ms_own),
+            (3, 2)
+        );
     }
 
     #[test]
@@ -138,7 +152,8 @@ mod tests {
             background_us_max: 1000,
             ..TurnCounters::default()
         };
-        assert_eq!(*meter.counters(), expected);
+        assert_eq!(meter.measures().counters, expected);
+        assert_eq!((meter.measures().times.count(), meter.measures().times.sum_ns()), (2, 25_000));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::clock::SystemClock;
 use super::meter::Meter;
 use super::ring::{Completion, Ring};
 use super::tasks::Tasks;
-use crate::base::counters::TurnCounters;
+use crate::base::measures::TurnMeasures;
 use crate::base::time::{Nanos, Now};
 use crate::ports::Clock;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub trait Turn {
     fn on_completion(&mut self, completion: Completion, now: Now);
 
     /// All completions of this turn have been handed over. `so_far`: what the loop counted before this turn.
-    fn end_of_turn(&mut self, now: Now, so_far: &TurnCounters) -> Next;
+    fn end_of_turn(&mut self, now: Now, so_far: &TurnMeasures) -> Next;
 }
 
 /// When the next turn is wanted.
@@ -39,7 +39,7 @@ pub enum Next {
 
 /// Runs `core` until it answers `Next::Stop`. Must be called within a task of the executor that `tasks` belongs to.
 /// Returns what the loop has counted.
-pub async fn run(core: &mut impl Turn, ring: &Ring, tasks: &Tasks) -> TurnCounters {
+pub async fn run(core: &mut impl Turn, ring: &Ring, tasks: &Tasks) -> TurnMeasures {
     let clock = SystemClock;
     let mut meter = Meter::new(clock.now().mono);
     let mut completions = Vec::new();
@@ -59,10 +59,10 @@ pub async fn run(core: &mut impl Turn, ring: &Ring, tasks: &Tasks) -> TurnCounte
         for completion in completions.drain(..) {
             core.on_completion(completion, began);
         }
-        next = core.end_of_turn(began, meter.counters());
+        next = core.end_of_turn(began, meter.measures());
         meter.ends(clock.now().mono);
         if next == Next::Stop {
-            return *meter.counters();
+            return *meter.measures();
         }
         if tasks.runnable() > 0 {
             if any || next == Next::Now {
@@ -133,7 +133,7 @@ mod tests {
     impl Turn for Busy {
         fn on_completion(&mut self, _: Completion, _: Now) {}
 
-        fn end_of_turn(&mut self, _: Now, _: &TurnCounters) -> Next {
+        fn end_of_turn(&mut self, _: Now, _: &TurnMeasures) -> Next {
             self.turns -= 1;
             self.doorbell.ring();
             if self.turns == 0 { Next::Stop } else { Next::Idle }
@@ -162,7 +162,7 @@ mod tests {
     impl Turn for Idle {
         fn on_completion(&mut self, _: Completion, _: Now) {}
 
-        fn end_of_turn(&mut self, _: Now, _: &TurnCounters) -> Next {
+        fn end_of_turn(&mut self, _: Now, _: &TurnMeasures) -> Next {
             self.turns.set(self.turns.get() + 1);
             if self.stop.get() { Next::Stop } else { Next::Idle }
         }
@@ -223,7 +223,7 @@ mod tests {
             }
         }
 
-        fn end_of_turn(&mut self, now: Now, so_far: &TurnCounters) -> Next {
+        fn end_of_turn(&mut self, now: Now, so_far: &TurnMeasures) -> Next {
             self.inner.end_of_turn(now, so_far)
         }
     }

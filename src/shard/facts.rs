@@ -1,16 +1,16 @@
 //! What the core that received a request knows by itself: no command is needed to ask for it. Changes nothing.
 
 use super::Shard;
-use crate::base::counters::CoreCounters;
 use crate::base::ids::{CoreIndex, NodeId};
+use crate::base::measures::Measures;
 use crate::cluster::configs::{BrokerConfigs, Overrides};
 use crate::ports::Disk;
 
 impl<D: Disk> Shard<D> {
     /// Adds the shard's part, and its log's, to what the core has counted.
-    pub fn count_into(&self, sum: &mut CoreCounters) {
-        sum.fetches = self.fetch_counters;
-        self.log.count_into(sum);
+    pub fn count_into(&self, measures: &mut Measures) {
+        measures.counters.fetches = self.fetch_counters;
+        self.log.count_into(measures);
     }
 
     /// The broker that this core belongs to.

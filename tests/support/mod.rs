@@ -70,6 +70,8 @@ impl Options {
 pub struct Broker {
     process: Option<Process>,
     address: String,
+    /// Where metrics are served, where they are.
+    admin: Option<String>,
     dir: TempDir,
     data_dirs: usize,
 }
@@ -85,7 +87,8 @@ impl Broker {
     /// Starts a broker on an empty directory and a port of its choice, and waits until it serves.
     pub fn start(options: Options) -> Broker {
         let dir = tempfile::Builder::new().prefix("ringlog-test-").tempdir().expect("a temporary directory");
-        let mut broker = Broker { process: None, address: "127.0.0.1:0".into(), dir, data_dirs: options.data_dirs };
+        let mut broker =
+            Broker { process: None, address: "127.0.0.1:0".into(), admin: None, dir, data_dirs: options.data_dirs };
         broker.configure(&options);
         broker.start_again();
         broker
@@ -99,6 +102,11 @@ impl Broker {
     /// `HOST:PORT`, as a client's `bootstrap.servers` wants it.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// `HOST:PORT` of metrics and health, if they are served.
+    pub fn admin(&self) -> Option<&str> {
+        self.admin.as_deref()
     }
 
     /// The first one.
@@ -218,8 +226,8 @@ impl Broker {
         let deadline = Instant::now() + REBIND_DEADLINE;
         loop {
             let mut process = self.spawn();
-            if let Some(address) = process.ready() {
-                self.address = address;
+            if let Some(Ready { address, admin }) = process.ready() {
+                (self.address, self.admin) = (address, admin);
                 self.process = Some(process);
                 return;
             }
@@ -257,17 +265,23 @@ impl Broker {
     }
 }
 
+/// What the `ready` line says.
+#[derive(Debug, PartialEq)]
+struct Ready {
+    address: String,
+    admin: Option<String>,
+}
+
 impl Process {
-    /// The address of the `ready` line, or nothing when the process ended without one.
-    fn ready(&mut self) -> Option<String> {
+    /// The `ready` line, or nothing when the process ended without one.
+    fn ready(&mut self) -> Option<Ready> {
         let deadline = Instant::now() + READY_DEADLINE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    let address = line.strip_prefix("ready listen=").and_then(|rest| rest.split_whitespace().next());
-                    if let Some(address) = address {
-                        return Some(address.to_owned());
-                    }
+                    let Some(rest) = line.strip_prefix("ready ") else { continue };
+                    let word = |name: &str| rest.split(' ').find_map(|word| word.strip_prefix(name)).map(str::to_owned);
+                    return Some(Ready { address: word("listen=").expect("it is always said"), admin: word("admin=") });
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {

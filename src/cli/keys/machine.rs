@@ -34,6 +34,13 @@ pub const SERVER: Section = Section {
              None: the address that is listened on.",
         ),
         key(
+            "admin.listen",
+            Kind::Text,
+            "\"127.0.0.1:9644\"",
+            "HOST:PORT for metrics and health over HTTP: /metrics, /healthz, /readyz. Port 0 takes a free port; \"none\" serves nothing.\n\
+             Where nobody set it and the port is taken, a free one of the same host is used.",
+        ),
+        key(
             "log.dirs",
             Kind::List,
             "[\"ringlog-data\"]",

@@ -5,10 +5,10 @@
 
 use super::format::{FIRST_COMMIT_AT, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes};
 use super::ring::Ring;
-use crate::base::counters::JournalCounters;
 use crate::base::ids::Offset;
 use crate::base::limits::{COMMIT_BYTES_MAX, DISK_BLOCK_BYTES};
 use crate::base::time::Nanos;
+use crate::log::counters::Counters;
 use crate::log::error::Refused;
 use crate::log::partition::Place;
 use crate::ports::{Buffer, Disk, WriteToken};
@@ -232,11 +232,13 @@ impl<D: Disk> Commits<D> {
     }
 
     /// Takes a completed write. Returns false where the token is not of a commit in flight.
-    pub fn complete(&mut self, token: WriteToken, now: Nanos, counters: &mut JournalCounters) -> bool {
+    pub fn complete(&mut self, token: WriteToken, now: Nanos, counters: &mut Counters) -> bool {
         let id = token.0 & !COMMIT_TOKEN;
         let Some(arena) = self.in_flight.iter_mut().find(|arena| arena.id == id) else { return false };
         arena.done = true;
         let took = now.since(arena.submitted);
+        counters.commit_times.record(took);
+        let counters = &mut counters.journal;
         counters.commits += 1;
         counters.commit_bytes += arena.buffer.len() as u64;
         counters.commit_ns += took;

@@ -1,0 +1,201 @@
+//! Measures as Prometheus's text format, version 0.0.4. Pure. docs/metrics.md says what each is.
+//!
+//! Names follow from those of the counters: `ringlog_<group>_<name>`, times in seconds, `_total` behind what only grows.
+
+use crate::base::histogram::Histogram;
+use crate::base::measures::{ApiMeasures, Measures};
+use std::fmt::{Display, Write as _};
+
+/// What the page of metrics is served as.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Name, help and source of a family of histograms.
+type Family<M> = (&'static str, &'static str, fn(&M) -> &Histogram);
+
+/// The page. A core that did not answer has `ringlog_core_up` 0 and nothing else.
+pub fn render(cores: &[Option<Measures>]) -> String {
+    let mut page = Page::default();
+    page.family("ringlog_build_info", "gauge", "Constant 1; the version as a label.");
+    page.sample("ringlog_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.family("ringlog_core_up", "gauge", "Whether the core answered when it was asked.");
+    for (core, measures) in cores.iter().enumerate() {
+        page.sample("ringlog_core_up", &[("core", &core.to_string())], u64::from(measures.is_some()));
+    }
+    let present: Vec<(String, &Measures)> =
+        cores.iter().enumerate().filter_map(|(core, measures)| Some((core.to_string(), measures.as_ref()?))).collect();
+    counters(&mut page, &present);
+    let histograms: [Family<Measures>; 3] = [
+        ("ringlog_turn_seconds", "Turns of the core's loop.", |measures| &measures.turn),
+        ("ringlog_journal_commit_seconds", "Journal writes, from submission to completion.", |measures| {
+            &measures.commit
+        }),
+        ("ringlog_send_seconds", "From an answer to when the socket had taken it.", |measures| &measures.send),
+    ];
+    for (name, help, of) in histograms {
+        page.family(name, "histogram", help);
+        present.iter().for_each(|(core, measures)| page.histogram(name, &[("core", core)], of(measures)));
+    }
+    apis(&mut page, &present);
+    page.text
+}
+
+/// The counters of all groups: one family each, a sample for each core.
+fn counters(page: &mut Page, present: &[(String, &Measures)]) {
+    let groups: Vec<_> = present.iter().map(|(core, measures)| (core, measures.counters.groups())).collect();
+    let Some((_, first)) = groups.first() else { return };
+    for (at, (group, values)) in first.iter().enumerate() {
+        for (place, (counter, _)) in values.iter().enumerate() {
+            let Named { name, kind, divisor } = named(group, counter);
+            page.family(&name, kind, &format!("{group} {counter}, see docs/counters.md"));
+            for (core, groups) in &groups {
+                let value = groups[at].1[place].1;
+                let labels = [("core", core.as_str())];
+                match divisor {
+                    1 => page.sample(&name, &labels, value),
+                    _ => page.sample(&name, &labels, value as f64 / divisor as f64),
+                }
+            }
+        }
+    }
+}
+
+/// Requests by API: how many, and where their time went.
+fn apis(page: &mut Page, present: &[(String, &Measures)]) {
+    page.family("ringlog_requests_total", "counter", "Requests that were begun.");
+    for (core, measures) in present {
+        for (api, of) in &measures.apis {
+            page.sample("ringlog_requests_total", &[("core", core), ("api", api)], of.requests);
+        }
+    }
+    let spans: [Family<ApiMeasures>; 3] = [
+        ("ringlog_request_queue_seconds", "From when a core knew of a request to when it began with it.", |of| {
+            &of.queue
+        }),
+        ("ringlog_request_local_seconds", "The core's own work on a request until it waited or was done.", |of| {
+            &of.local
+        }),
+        ("ringlog_request_answer_seconds", "From the begin of a request to its answer.", |of| &of.answer),
+    ];
+    for (name, help, of) in spans {
+        page.family(name, "histogram", help);
+        for (core, measures) in present {
+            for (api, measures) in &measures.apis {
+                page.histogram(name, &[("core", core), ("api", api)], of(measures));
+            }
+        }
+    }
+}
+
+/// A counter as Prometheus wants it.
+struct Named {
+    name: String,
+    kind: &'static str,
+    /// From the counter's unit to the base unit.
+    divisor: u64,
+}
+
+fn named(group: &str, counter: &str) -> Named {
+    let is_gauge = ["_now", "_max", "limit_bytes"].iter().any(|end| counter.ends_with(end));
+    let plain = counter.strip_suffix("_now").unwrap_or(counter);
+    let (plain, divisor) = match plain {
+        plain if plain.ends_with("_ns") => (plain.replace("_ns", "_seconds"), 1_000_000_000),
+        plain if plain.contains("_us") => (plain.replace("_us", "_seconds"), 1_000_000),
+        plain => (plain.to_owned(), 1),
+    };
+    let end = if is_gauge { "" } else { "_total" };
+    Named { name: format!("ringlog_{group}_{plain}{end}"), kind: if is_gauge { "gauge" } else { "counter" }, divisor }
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes all");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        writeln!(self.text, "{name}{{{}}} {value}", labels.join(",")).expect("a string takes all");
+    }
+
+    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
+        let bucket = format!("{name}_bucket");
+        for (end, count) in histogram.cumulative() {
+            let end = end.map_or("+Inf".to_owned(), |ns| (ns as f64 / 1e9).to_string());
+            self.sample(&bucket, &[labels, &[("le", &end)]].concat(), count);
+        }
+        self.sample(&format!("{name}_sum"), labels, histogram.sum_ns() as f64 / 1e9);
+        self.sample(&format!("{name}_count"), labels, histogram.count());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn measures() -> Measures {
+        let mut measures = Measures::default();
+        measures.counters.turns.busy_ns = 1_500_000_000;
+        measures.counters.journal.commit_us_max = 2500;
+        measures.counters.connections.open_now = 7;
+        measures.commit.record(1_000_000);
+        let mut produce = ApiMeasures { requests: 9, ..ApiMeasures::default() };
+        produce.answer.record(5_000);
+        measures.apis.push(("Produce", produce));
+        measures
+    }
+
+    #[test]
+    fn counters_get_the_names_and_units_of_prometheus() {
+        let page = render(&[Some(measures()), None]);
+        for line in [
+            "ringlog_turns_busy_seconds_total{core=\"0\"} 1.5",
+            "# TYPE ringlog_turns_busy_seconds_total counter",
+            "ringlog_journal_commit_seconds_max{core=\"0\"} 0.0025",
+            "ringlog_connections_open{core=\"0\"} 7",
+            "# TYPE ringlog_connections_open gauge",
+            "ringlog_memory_tail_limit_bytes{core=\"0\"} 0",
+            "ringlog_core_up{core=\"0\"} 1",
+            "ringlog_core_up{core=\"1\"} 0",
+            "ringlog_requests_total{core=\"0\",api=\"Produce\"} 9",
+            "ringlog_journal_commit_seconds_count{core=\"0\"} 1",
+            "ringlog_request_answer_seconds_bucket{core=\"0\",api=\"Produce\",le=\"+Inf\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is missing:\n{page}");
+        }
+    }
+
+    #[test]
+    fn every_family_is_declared_once_and_every_sample_belongs_to_one() {
+        let page = render(&[Some(measures()), Some(measures())]);
+        let mut families = BTreeSet::new();
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let family = rest.split(' ').next().expect("a name");
+                assert!(families.insert(family.to_owned()), "{family} twice");
+            } else if !line.starts_with('#') {
+                let name = line.split('{').next().expect("a name");
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+                assert!(families.contains(name) || families.contains(base), "{line}");
+                let value = line.rsplit(' ').next().expect("a value");
+                assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+            }
+        }
+    }
+
+    /// docs/metrics.md names every family that is not a counter of docs/counters.md.
+    #[test]
+    fn every_metric_beyond_the_counters_is_documented() {
+        let Ok(text) = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")) else { return };
+        let page = render(&[Some(measures())]);
+        let own = page.lines().filter(|line| line.starts_with("# HELP ") && !line.ends_with("see docs/counters.md"));
+        for line in own {
+            let name = line.split(' ').nth(2).expect("a name");
+            assert!(text.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
+        }
+    }
+}

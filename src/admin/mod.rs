@@ -1,0 +1,19 @@
+//! What those see who look after a broker: metrics and health over HTTP, from a thread of its own beside the cores.
+//!
+//! It asks the cores only when it is asked itself, and knows nothing of how they answer (`Source`).
+
+mod metrics;
+mod server;
+
+pub use server::{Server, bind};
+
+use crate::base::measures::Measures;
+
+/// Who can be asked what the cores have counted.
+pub trait Source: Send + Sync {
+    /// Of each core, by its index; `None` for one that does not answer. May block for seconds.
+    fn measures(&self) -> Vec<Option<Measures>>;
+
+    /// Whether the broker takes requests: not while it stops.
+    fn is_serving(&self) -> bool;
+}

@@ -1,0 +1,39 @@
+//! All that a core has counted and timed, as it is shown to people and collected by machines. Pure data.
+
+use super::counters::{CoreCounters, TurnCounters};
+use super::histogram::Histogram;
+
+/// Where the time of the requests of one API went. Of Produce and Fetch every eighth is timed, of all others each.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct ApiMeasures {
+    /// All of them, timed or not.
+    pub requests: u64,
+    /// From when the core learnt of its bytes to when it began with it.
+    pub queue: Histogram,
+    /// The core's own work until it had to wait, or was done.
+    pub local: Histogram,
+    /// From the begin to the answer: Produce waits for the disk, Fetch for records.
+    pub answer: Histogram,
+}
+
+/// What the turn loop reports.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct TurnMeasures {
+    pub counters: TurnCounters,
+    /// How long turns took.
+    pub times: Histogram,
+}
+
+/// What one core reports.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Measures {
+    pub counters: CoreCounters,
+    /// Turns of the loop.
+    pub turn: Histogram,
+    /// Journal writes, from submission to completion.
+    pub commit: Histogram,
+    /// From the answer of a request to when the socket had taken the last byte of its reply and of those behind it.
+    pub send: Histogram,
+    /// By name of the API; those that were never asked for are left out.
+    pub apis: Vec<(&'static str, ApiMeasures)>,
+}
