@@ -19,7 +19,7 @@ const COLOURS: [(&str, &str); 6] = [
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 66.0;
-const RIGHT: f64 = 12.0;
+const RIGHT: f64 = 18.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 40.0;
 
@@ -54,7 +54,7 @@ impl Axis {
                 let low = values.fold(0.0, f64::min);
                 let step = round_step((high - low) / 5.0);
                 let (from, to) = ((low / step).floor() as i64, (high / step).ceil() as i64);
-                let ticks = (from..=to).map(|at| (at as f64 * step, number_signed(at as f64 * step))).collect();
+                let ticks = (from..=to).map(|at| (at as f64 * step, tick_text(at as f64 * step, step))).collect();
                 Axis { label, scale, low: from as f64 * step, high: to as f64 * step, ticks }
             }
             Scale::Log => {
@@ -81,6 +81,11 @@ impl Axis {
 fn round_step(step: f64) -> f64 {
     let power = 10f64.powf(step.max(1e-9).log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power).find(|round| *round >= step * 0.999).unwrap_or(power)
+}
+
+/// With as many digits behind the point as the step has.
+fn tick_text(value: f64, step: f64) -> String {
+    if step >= 1.0 && value.abs() < 1000.0 { format!("{value:.0}").replace('-', "−") } else { number_signed(value) }
 }
 
 fn number_signed(value: f64) -> String {
@@ -245,19 +250,26 @@ fn rows() -> Vec<Row> {
     fn some(value: f64) -> Option<String> {
         (value > 0.0).then(|| number(value))
     }
-    fn tail(latency: &Latency) -> Option<String> {
-        let values = [latency.p50, latency.p99, latency.p999, latency.p9999, latency.max];
-        (latency.count > 0).then(|| values.map(number).join(" / "))
+    fn of(latency: &Latency, value: f64) -> Option<String> {
+        (latency.count > 0).then(|| number(value))
     }
     vec![
         ("acknowledged, MB/s", |report| some(report.acked_mb_s)),
         ("records/s", |report| some(report.acked_records_s)),
         ("requests/s", |report| some(report.acked_requests_s)),
         ("slowest second, % of the median", |report| some(report.worst_second * 100.0)),
-        ("acknowledged after, µs: p50 / p99 / p99.9 / p99.99 / max", |report| tail(&report.ack)),
+        ("acknowledged after, µs: p50", |report| of(&report.ack, report.ack.p50)),
+        ("p99", |report| of(&report.ack, report.ack.p99)),
+        ("p99.9", |report| of(&report.ack, report.ack.p999)),
+        ("p99.99", |report| of(&report.ack, report.ack.p9999)),
+        ("longest", |report| of(&report.ack, report.ack.max)),
         ("read, MB/s", |report| some(report.read_mb_s)),
         ("records read/s", |report| some(report.read_records_s)),
-        ("end to end, µs: p50 / p99 / p99.9 / p99.99 / max", |report| tail(&report.end_to_end)),
+        ("end to end, µs: p50", |report| of(&report.end_to_end, report.end_to_end.p50)),
+        ("p99", |report| of(&report.end_to_end, report.end_to_end.p99)),
+        ("p99.9", |report| of(&report.end_to_end, report.end_to_end.p999)),
+        ("p99.99", |report| of(&report.end_to_end, report.end_to_end.p9999)),
+        ("longest", |report| of(&report.end_to_end, report.end_to_end.max)),
         ("broker CPU, % of a core", |report| report.broker_cores.map(|cores| number(cores * 100.0))),
         ("broker CPU, s/GB", |report| report.broker_s_per_gb.map(number)),
         ("broker CPU, µs/request", |report| report.broker_us_per_request.map(number)),
@@ -359,7 +371,7 @@ h2{{font-size:1.1rem;margin:0}}
 p{{margin:.2rem 0;color:var(--soft)}}
 figure{{margin:2.2rem 0 0}}
 .scroll{{overflow-x:auto}}
-.chart{{display:block;width:100%;min-width:22rem;height:auto;font-size:12px}}
+.chart{{display:block;width:100%;min-width:36rem;height:auto;font-size:12px}}
 text{{fill:var(--soft);font-family:inherit}}
 .grid{{stroke:var(--rule)}}
 .tick{{stroke:var(--soft)}}
