@@ -225,3 +225,29 @@ fn a_node_keeps_its_identity_and_another_is_refused_with_8() {
     let message = refused(dir.path(), &["--check", "--listen", "127.0.0.1:0"], 8);
     assert!(message.contains("has a damaged ringlog.properties (no valid `node.id`)"), "{message}");
 }
+
+#[test]
+fn tune_looks_and_changes_nothing_unless_told_to() {
+    let dir = workdir();
+    let text = |args: &[&str]| {
+        let output = ringlog(dir.path(), args);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let checked = text(&["tune", "check"]);
+    for what in ["kernel", "io_uring", "filesystem", "durable write of 4 KiB"] {
+        assert!(checked.lines().any(|line| line.contains(what)), "{what}: {checked}");
+    }
+    text(&["tune", "apply"]);
+    assert!(text(&["tune", "probe"]).contains("proposed: --profile "));
+    assert!(text(&["tune", "profile"]).contains("latency"));
+    assert!(text(&["tune", "profile", "latency"]).contains("core.busy.poll.us"));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind, not even a data directory");
+    assert!(refused(dir.path(), &["tune", "profile", "quick"], 2).contains("throughput"));
+    assert!(refused(dir.path(), &["tune", "undo"], 2).contains("tune apply"));
+    assert!(refused(dir.path(), &["serve", "--profile", "quick"], 2).contains("choose laptop"));
+    assert!(
+        text(&["serve", "--check", "--listen", "127.0.0.1:0", "--profile", "laptop"])
+            .contains("journal.bytes = 134217728")
+    );
+}

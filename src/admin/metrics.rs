@@ -198,4 +198,21 @@ mod tests {
             assert!(text.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
         }
     }
+
+    /// What the dashboard asks for is there: a misspelt metric would only show as an empty panel.
+    #[test]
+    fn the_dashboard_asks_for_metrics_that_exist() {
+        let Ok(dashboard) = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tuning/grafana.json")) else {
+            return;
+        };
+        let page = render(&[Some(measures())]);
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let mut found = 0;
+        for (at, _) in dashboard.match_indices("ringlog_") {
+            let name = dashboard[at..].split(|letter| !is_part(letter)).next().expect("it begins so");
+            assert!(page.lines().any(|line| line.starts_with(&format!("{name}{{"))), "{name} is not served");
+            found += 1;
+        }
+        assert!(found > 20, "{found}");
+    }
 }

@@ -112,6 +112,8 @@ pub struct CoreConfig {
     pub tail_memory_bytes: u64,
     /// `core.cold.read`
     pub cold_read: ColdRead,
+    /// `core.busy.poll.us`
+    pub busy_poll_us: u64,
     /// `core.io.workers`
     pub io_workers_max: u32,
 }

@@ -26,6 +26,41 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Print a configuration file with every setting, its meaning and its default
     Config,
+    /// Look at this host with the broker's eyes, and change what it may
+    #[command(subcommand)]
+    Tune(Tune),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Tune {
+    /// Say for each thing what is found, what is wanted, why, and the command that changes it. Writes to the disk for a second
+    Check {
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+    },
+    /// Make those changes that are a write to /proc or /sys; they last until the next start of the machine
+    Apply {
+        /// Really write; otherwise only say what would be written
+        #[arg(long)]
+        yes: bool,
+        /// Where the old values are kept
+        #[arg(long, value_name = "FILE", default_value = "ringlog-tune-undo.toml")]
+        undo: PathBuf,
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+    },
+    /// Put back what `apply` has changed
+    Undo {
+        #[arg(value_name = "FILE", default_value = "ringlog-tune-undo.toml")]
+        file: PathBuf,
+    },
+    /// Measure durable writes on the disk of the data directory, and propose a profile
+    Probe {
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+    },
+    /// Print a profile, or the names of all
+    Profile { name: Option<String> },
 }
 
 /// Flags of `serve`. Each overrides the configuration file.
@@ -34,6 +69,10 @@ pub struct ServeArgs {
     /// Configuration file (TOML); `ringlog config` prints one with every setting
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// Settings that go together, under those of the configuration file: laptop, dense, latency or throughput
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
 
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:9092]
     #[arg(long, value_name = "HOST:PORT")]

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_is_in_effect_reads_back_as_a_file() {
-        let settings = Settings::load(None, &[]).unwrap();
+        let settings = Settings::load(None, None, &[]).unwrap();
         let entries = file::read(&effective(&settings)).unwrap();
         assert_eq!(entries.len(), keys::all().filter(|key| key.default.is_some()).count());
     }

@@ -11,6 +11,7 @@ mod relations;
 mod resolve;
 mod serve;
 mod settings;
+mod tune;
 
 pub use args::{Cli, ServeArgs};
 pub use error::StartError;
@@ -41,6 +42,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
             print(&example::example());
             Ok(())
         }
+        Some(Command::Tune(command)) => tune::run(command).map(|text| print(&text)),
     };
     match result {
         Ok(()) => Exit::Success,

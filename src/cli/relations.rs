@@ -149,7 +149,7 @@ mod tests {
             .iter()
             .map(|(name, value)| Override { flag: "--set".to_owned(), name: (*name).to_owned(), value: value.clone() })
             .collect();
-        let settings = Settings::load(None, &overrides).map_err(|error| error.message)?;
+        let settings = Settings::load(None, None, &overrides).map_err(|error| error.message)?;
         check(&settings).map_err(|error| error.message)
     }
 

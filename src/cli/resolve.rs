@@ -90,6 +90,7 @@ fn core(values: &Values, cpus: Vec<usize>) -> CoreConfig {
             "direct" => ColdRead::Direct,
             other => unreachable!("not a choice of core.cold.read: {other}"),
         },
+        busy_poll_us: values.u64("core.busy.poll.us"),
         io_workers_max: values.u32("core.io.workers"),
     }
 }
@@ -181,7 +182,7 @@ mod tests {
             .iter()
             .map(|(name, value)| Override { flag: "--set".to_owned(), name: (*name).to_owned(), value: value.clone() })
             .collect();
-        let settings = Settings::load(None, &overrides).unwrap();
+        let settings = Settings::load(None, None, &overrides).unwrap();
         config(&settings, Facts { cpus: vec![0], node_id: 1, cluster_id: "c".to_owned() })
     }
 

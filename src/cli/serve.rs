@@ -59,9 +59,7 @@ pub fn check(args: &ServeArgs) -> Result<String, StartError> {
 
 /// What can be found out without touching a data directory: the settings, and the CPU of each core.
 fn check_host(args: &ServeArgs) -> Result<(Settings, Vec<usize>), StartError> {
-    let settings = Settings::load(args.config.as_deref(), &args.overrides())?;
-    relations::check(&settings)?;
-    let cpus = choose_cpus(&settings)?;
+    let (settings, cpus) = choose(args)?;
     host::check_memlock(cpus.len(), REGISTERED_BYTES)?;
     host::check_kernel()?;
     match host::raise_open_files() {
@@ -69,6 +67,17 @@ fn check_host(args: &ServeArgs) -> Result<(Settings, Vec<usize>), StartError> {
         // Not fatal: the broker runs with fewer connections and files.
         Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
     }
+    Ok((settings, cpus))
+}
+
+/// The settings, and the CPU of each core, whatever this host may lack besides.
+///
+/// # Errors
+/// As `prepare`.
+pub fn choose(args: &ServeArgs) -> Result<(Settings, Vec<usize>), StartError> {
+    let settings = Settings::load(args.profile.as_deref(), args.config.as_deref(), &args.overrides())?;
+    relations::check(&settings)?;
+    let cpus = choose_cpus(&settings)?;
     Ok((settings, cpus))
 }
 

@@ -52,12 +52,19 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Defaults, then the file at `path` if there is one, then `overrides` in their order.
+    /// Defaults, then the profile and the file at `path` if they are given, then `overrides` in their order.
     ///
     /// # Errors
-    /// An unreadable file, an unknown key, a value outside its key's range: the first that is found.
-    pub fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Settings, StartError> {
+    /// No such profile, an unreadable file, an unknown key, a value outside its key's range: the first that is found.
+    pub fn load(profile: Option<&str>, path: Option<&Path>, overrides: &[Override]) -> Result<Settings, StartError> {
         let mut settings = Settings::defaults();
+        if let Some(name) = profile {
+            let text = ringlog_tuning::profile(name).ok_or_else(|| {
+                let names: Vec<&str> = ringlog_tuning::PROFILES.iter().map(|(name, _)| *name).collect();
+                StartError::new(Exit::Usage, format!("there is no profile `{name}`: choose {}", names.join(", ")))
+            })?;
+            settings.merge_file(&format!("profile {name}"), text)?;
+        }
         if let Some(path) = path {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 let advice = "give --config the path of a readable TOML file, or leave it out";

@@ -334,7 +334,8 @@ async fn run_core(
         short_cores: common.short_cores.clone(),
     });
     server.serve(listener);
-    let turns = turn::run(&mut server, &runtime.ring, &runtime.tasks).await;
+    let turns =
+        turn::run(&mut server, &runtime.ring, &runtime.tasks, Duration::from_micros(config.core.busy_poll_us)).await;
     server.end(&turns);
     Ok(())
 }
@@ -353,7 +354,7 @@ async fn start_shard(
     });
     let mut starting = Starting { place: place.clone(), outcome: outcome.clone(), helper: runtime.helper.clone() };
     runtime.helper.run_at_once(true);
-    turn::run(&mut starting, &runtime.ring, &runtime.tasks).await;
+    turn::run(&mut starting, &runtime.ring, &runtime.tasks, Duration::ZERO).await;
     runtime.helper.run_at_once(false);
     let started = outcome.borrow_mut().take().expect("the loop ended with it")?;
     let shard = place.borrow_mut().take().expect("a shard that has started");

@@ -3,7 +3,7 @@
 //! Each turn: enter the ring, handle what has completed as plain calls, then end the turn once (commits, replies, messages).
 //! glommio itself never parks, so its wake-ups cannot be lost.
 
-use super::clock::SystemClock;
+use super::clock::{SystemClock, mono};
 use super::meter::Meter;
 use super::ring::{Completion, Ring};
 use super::tasks::Tasks;
@@ -38,8 +38,8 @@ pub enum Next {
 }
 
 /// Runs `core` until it answers `Next::Stop`. Must be called within a task of the executor that `tasks` belongs to.
-/// Returns what the loop has counted.
-pub async fn run(core: &mut impl Turn, ring: &Ring, tasks: &Tasks) -> TurnMeasures {
+/// Before it sleeps it looks for completions for up to `busy_poll`. Returns what the loop has counted.
+pub async fn run(core: &mut impl Turn, ring: &Ring, tasks: &Tasks, busy_poll: Duration) -> TurnMeasures {
     let clock = SystemClock;
     let mut meter = Meter::new(clock.now().mono);
     let mut completions = Vec::new();
@@ -52,7 +52,10 @@ pub async fn run(core: &mut impl Turn, ring: &Ring, tasks: &Tasks) -> TurnMeasur
         let news = tasks.runnable() > 0 || tasks.polls() != polls;
         let timeout = if news { None } else { sleep_time(next, entered) };
         polls = tasks.polls();
-        ring.enter(timeout);
+        let found = timeout.is_some_and(|timeout| poll_awake(ring, entered, busy_poll.min(timeout)));
+        if !found {
+            ring.enter(timeout);
+        }
         let began = clock.now();
         meter.begins(timeout.is_none().then_some(entered), began.mono);
         let any = ring.reap(&mut completions);
@@ -72,6 +75,18 @@ pub async fn run(core: &mut impl Turn, ring: &Ring, tasks: &Tasks) -> TurnMeasur
             }
         }
     }
+}
+
+/// Looks for completions without sleeping, for up to `time` from `since`; true where there are some.
+fn poll_awake(ring: &Ring, since: Nanos, time: Duration) -> bool {
+    while mono().since(since) < time.as_nanos() as u64 {
+        ring.enter(None);
+        if ring.has_completions() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    false
 }
 
 fn sleep_time(next: Next, now: Nanos) -> Option<Duration> {
@@ -146,7 +161,7 @@ mod tests {
             let polls = Rc::new(Cell::new(0));
             runtime.tasks.spawn(hog(polls.clone()));
             let mut busy = Busy { doorbell: runtime.doorbell.clone(), turns: 20_000 };
-            run(&mut busy, &runtime.ring, &runtime.tasks).await;
+            run(&mut busy, &runtime.ring, &runtime.tasks, Duration::ZERO).await;
             polls.get()
         });
         // The loop got its 20 000 turns, or this would hang. 10 shares against 1000: far fewer polls, but not none.
@@ -169,6 +184,27 @@ mod tests {
     }
 
     #[test]
+    fn a_core_that_polls_sees_what_comes_and_sleeps_when_nothing_does() {
+        let waits = on_a_core(|runtime: CoreRuntime| async move {
+            let mut busy = Busy { doorbell: runtime.doorbell.clone(), turns: 200 };
+            run(&mut busy, &runtime.ring, &runtime.tasks, Duration::from_secs(1)).await;
+            let polled = runtime.ring.counters().waits;
+            // Nothing comes: it polls for its while, then sleeps until the hundredth of a second is over.
+            let (turns, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+            let (helper, end) = (runtime.helper.clone(), stop.clone());
+            runtime.tasks.spawn(async move {
+                helper.run(|| std::thread::sleep(Duration::from_millis(10))).await;
+                end.set(true);
+            });
+            let mut core = WithHelper { inner: Idle { turns, stop }, helper: runtime.helper.clone() };
+            run(&mut core, &runtime.ring, &runtime.tasks, Duration::from_micros(50)).await;
+            (polled, runtime.ring.counters().waits)
+        });
+        assert_eq!(waits.0, 0, "it was never idle for a second");
+        assert!(waits.1 >= 1, "it never slept");
+    }
+
+    #[test]
     fn a_hog_has_an_idle_core_for_itself() {
         let (polled, turns) = on_a_core(|runtime: CoreRuntime| async move {
             let (polls, turns, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
@@ -183,7 +219,7 @@ mod tests {
                 Poll::Pending
             }));
             let mut idle = Idle { turns: turns.clone(), stop };
-            run(&mut idle, &runtime.ring, &runtime.tasks).await;
+            run(&mut idle, &runtime.ring, &runtime.tasks, Duration::ZERO).await;
             (polls.get(), turns.get())
         });
         assert!(polled >= 10_000);
@@ -203,7 +239,7 @@ mod tests {
             });
             let idle = Idle { turns: turns.clone(), stop };
             let mut core = WithHelper { inner: idle, helper: runtime.helper.clone() };
-            run(&mut core, &runtime.ring, &runtime.tasks).await;
+            run(&mut core, &runtime.ring, &runtime.tasks, Duration::ZERO).await;
             (runtime.ring.counters().waits, turns.get())
         });
         // Each call wakes the core once; a turn or two go with it, and no turn goes by while it sleeps.
@@ -262,7 +298,7 @@ mod tests {
             });
             let idle = Idle { turns, stop };
             let mut core = WithHelper { inner: idle, helper: runtime.helper.clone() };
-            run(&mut core, &runtime.ring, &runtime.tasks).await;
+            run(&mut core, &runtime.ring, &runtime.tasks, Duration::ZERO).await;
             let sum = *sum.borrow();
             (sum, errors)
         });

@@ -97,6 +97,13 @@ pub const CORE: Section = Section {
              the page cache and sent (direct), which is faster where the page cache is slow, as in many virtual machines.",
         ),
         key(
+            "core.busy.poll.us",
+            count(0, 1_000_000),
+            "0",
+            "How long a core that has nothing to do looks for work before it sleeps, microseconds. Waking up costs 20 to 50 of them;\n\
+             polling costs CPU while there is load, and nothing at rest.",
+        ),
+        key(
             "core.io.workers",
             count(1, 256),
             "4",
