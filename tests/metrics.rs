@@ -6,7 +6,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rustix::process::{Pid, Signal, kill_process};
 use support::clients::{STEP, create_topic, unique, until};
 use support::{Broker, Options};
@@ -68,6 +70,38 @@ fn a_scraper_sees_what_clients_do() {
     assert!(sum(&page, "ringlog_requests_total", "api=\"CreateTopics\"") == 1.0);
     assert!(sum(&page, "ringlog_turn_seconds_count", "") == sum(&page, "ringlog_turns_turns_total", ""));
     assert!(sum(&page, "ringlog_send_seconds_count", "") >= 1.0);
+}
+
+#[test]
+fn lag_falls_as_a_group_commits() {
+    let broker = Broker::start(Options::default());
+    let admin = broker.admin().expect("it is on by default").to_owned();
+    let topic = unique("lag");
+    create_topic(broker.address(), &topic, 1, &[]);
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", broker.address()).create().expect("a producer");
+    for _ in 0..10 {
+        producer.send(BaseRecord::<(), _>::to(&topic).payload("value")).expect("the queue has room");
+    }
+    producer.flush(STEP).expect("all are acknowledged");
+    let topic_label = format!("topic=\"{topic}\"");
+    assert_eq!(sum(&get(&admin, "/metrics/topics").1, "ringlog_partition_end_offset", &topic_label), 10.0);
+    assert!(!get(&admin, "/metrics/groups").1.contains(&topic_label), "nobody has committed");
+
+    let group = unique("group");
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker.address())
+        .set("group.id", &group)
+        .create()
+        .expect("a consumer");
+    for (committed, lag) in [(4, 6.0), (10, 0.0)] {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&topic, 0, Offset::Offset(committed)).expect("an offset");
+        consumer.commit(&offsets, CommitMode::Sync).expect("the group has no members that would mind");
+        let page = get(&admin, "/metrics/groups").1;
+        assert_eq!(sum(&page, "ringlog_group_lag_records", &format!("group=\"{group}\"")), lag, "{page}");
+        assert_eq!(sum(&page, "ringlog_group_committed_offset", &topic_label), committed as f64);
+    }
 }
 
 #[test]

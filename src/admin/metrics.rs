@@ -3,14 +3,16 @@
 //! Names follow from those of the counters: `ringlog_<group>_<name>`, times in seconds, `_total` behind what only grows.
 
 use crate::base::histogram::Histogram;
-use crate::base::measures::{ApiMeasures, Measures};
+use crate::base::measures::{ApiMeasures, Measures, PartitionMeasures};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
 
 /// What the page of metrics is served as.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Name, help and source of a family of histograms.
-type Family<M> = (&'static str, &'static str, fn(&M) -> &Histogram);
+/// Name, help and source of a family.
+type Family<M, V> = (&'static str, &'static str, fn(&M) -> V);
 
 /// The page. A core that did not answer has `ringlog_core_up` 0 and nothing else.
 pub fn render(cores: &[Option<Measures>]) -> String {
@@ -24,18 +26,73 @@ pub fn render(cores: &[Option<Measures>]) -> String {
     let present: Vec<(String, &Measures)> =
         cores.iter().enumerate().filter_map(|(core, measures)| Some((core.to_string(), measures.as_ref()?))).collect();
     counters(&mut page, &present);
-    let histograms: [Family<Measures>; 3] = [
-        ("ringlog_turn_seconds", "Turns of the core's loop.", |measures| &measures.turn),
+    let histograms: [Family<Measures, Histogram>; 3] = [
+        ("ringlog_turn_seconds", "Turns of the core's loop.", |measures| measures.turn),
         ("ringlog_journal_commit_seconds", "Journal writes, from submission to completion.", |measures| {
-            &measures.commit
+            measures.commit
         }),
-        ("ringlog_send_seconds", "From an answer to when the socket had taken it.", |measures| &measures.send),
+        ("ringlog_send_seconds", "From an answer to when the socket had taken it.", |measures| measures.send),
     ];
     for (name, help, of) in histograms {
         page.family(name, "histogram", help);
-        present.iter().for_each(|(core, measures)| page.histogram(name, &[("core", core)], of(measures)));
+        present.iter().for_each(|(core, measures)| page.histogram(name, &[("core", core)], &of(measures)));
     }
     apis(&mut page, &present);
+    page.text
+}
+
+/// The page of partitions: where they begin and end, and what they take.
+pub fn render_topics(cores: &[Option<Measures>]) -> String {
+    let mut page = Page::default();
+    let mut all: Vec<_> = cores.iter().flatten().flat_map(|measures| &measures.partitions).collect();
+    all.sort_by(|one, other| (&one.topic, one.index).cmp(&(&other.topic, other.index)));
+    let families: [Family<PartitionMeasures, i64>; 3] = [
+        ("ringlog_partition_start_offset", "The first offset that is there.", |of| of.start),
+        ("ringlog_partition_end_offset", "The high watermark: the offset after the last that consumers see.", |of| {
+            of.end
+        }),
+        ("ringlog_partition_bytes", "Bytes of its segments on disk.", |of| of.bytes as i64),
+    ];
+    for (name, help, of) in families {
+        page.family(name, "gauge", help);
+        for partition in &all {
+            page.sample(
+                name,
+                &[("topic", &partition.topic), ("partition", &partition.index.to_string())],
+                of(partition),
+            );
+        }
+    }
+    page.text
+}
+
+/// The page of consumer groups: what they committed, and how far that is behind.
+pub fn render_groups(cores: &[Option<Measures>]) -> String {
+    let mut page = Page::default();
+    let present = || cores.iter().flatten();
+    let ends: HashMap<(&str, i32), i64> = present()
+        .flat_map(|measures| &measures.partitions)
+        .map(|partition| ((&*partition.topic, partition.index), partition.end))
+        .collect();
+    let mut all: Vec<_> = present().flat_map(|measures| &measures.committed).collect();
+    all.sort_by(|one, other| (&one.group, &one.topic, one.index).cmp(&(&other.group, &other.topic, other.index)));
+    page.family("ringlog_group_committed_offset", "gauge", "The offset that the group committed.");
+    for of in &all {
+        let labels = [("group", &*of.group), ("topic", &of.topic), ("partition", &of.index.to_string())];
+        page.sample("ringlog_group_committed_offset", &labels, of.offset);
+    }
+    page.family(
+        "ringlog_group_lag_records",
+        "gauge",
+        "Offsets between what the group committed and the high watermark.",
+    );
+    for of in &all {
+        // A partition that is gone, or whose core does not answer, has no end to be behind of.
+        if let Some(end) = ends.get(&(&*of.topic, of.index)) {
+            let labels = [("group", &*of.group), ("topic", &of.topic), ("partition", &of.index.to_string())];
+            page.sample("ringlog_group_lag_records", &labels, (end - of.offset).max(0));
+        }
+    }
     page.text
 }
 
@@ -67,20 +124,20 @@ fn apis(page: &mut Page, present: &[(String, &Measures)]) {
             page.sample("ringlog_requests_total", &[("core", core), ("api", api)], of.requests);
         }
     }
-    let spans: [Family<ApiMeasures>; 3] = [
+    let spans: [Family<ApiMeasures, Histogram>; 3] = [
         ("ringlog_request_queue_seconds", "From when a core knew of a request to when it began with it.", |of| {
-            &of.queue
+            of.queue
         }),
         ("ringlog_request_local_seconds", "The core's own work on a request until it waited or was done.", |of| {
-            &of.local
+            of.local
         }),
-        ("ringlog_request_answer_seconds", "From the begin of a request to its answer.", |of| &of.answer),
+        ("ringlog_request_answer_seconds", "From the begin of a request to its answer.", |of| of.answer),
     ];
     for (name, help, of) in spans {
         page.family(name, "histogram", help);
         for (core, measures) in present {
             for (api, measures) in &measures.apis {
-                page.histogram(name, &[("core", core), ("api", api)], of(measures));
+                page.histogram(name, &[("core", core), ("api", api)], &of(measures));
             }
         }
     }
@@ -106,6 +163,14 @@ fn named(group: &str, counter: &str) -> Named {
     Named { name: format!("ringlog_{group}_{plain}{end}"), kind: if is_gauge { "gauge" } else { "counter" }, divisor }
 }
 
+/// Groups may be named as anybody likes.
+fn escaped(value: &str) -> Cow<'_, str> {
+    match value.contains(['\\', '"', '\n']) {
+        true => Cow::Owned(value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")),
+        false => Cow::Borrowed(value),
+    }
+}
+
 #[derive(Default)]
 struct Page {
     text: String,
@@ -117,7 +182,7 @@ impl Page {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         writeln!(self.text, "{name}{{{}}} {value}", labels.join(",")).expect("a string takes all");
     }
 
@@ -135,6 +200,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::measures::Committed;
     use std::collections::BTreeSet;
 
     fn measures() -> Measures {
@@ -187,11 +253,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn lag_is_from_the_commit_to_the_end_wherever_they_are_known() {
+        let partition = |index, end| PartitionMeasures { topic: "orders".into(), index, start: 5, end, bytes: 77 };
+        let committed =
+            |group: &str, index, offset| Committed { group: group.into(), topic: "orders".into(), index, offset };
+        let owner = Measures { partitions: vec![partition(0, 100), partition(1, 10)], ..Measures::default() };
+        let coordinator = Measures {
+            committed: vec![committed("a \"b\"", 0, 90), committed("a \"b\"", 1, 12), committed("a \"b\"", 7, 1)],
+            ..Measures::default()
+        };
+        let cores = [Some(owner), None, Some(coordinator)];
+        let page = render_groups(&cores);
+        let samples: Vec<&str> = page.lines().filter(|line| line.starts_with("ringlog_group_lag_records{")).collect();
+        let labels = |index| {
+            format!("ringlog_group_lag_records{{group=\"a \\\"b\\\"\",topic=\"orders\",partition=\"{index}\"}}")
+        };
+        assert_eq!(samples, [format!("{} 10", labels(0)), format!("{} 0", labels(1))], "the seventh has no end");
+        assert!(
+            page.contains("ringlog_group_committed_offset{group=\"a \\\"b\\\"\",topic=\"orders\",partition=\"7\"} 1")
+        );
+        let topics = render_topics(&cores);
+        assert!(topics.contains("ringlog_partition_end_offset{topic=\"orders\",partition=\"0\"} 100"), "{topics}");
+        assert!(topics.contains("ringlog_partition_bytes{topic=\"orders\",partition=\"1\"} 77"));
+    }
+
     /// docs/metrics.md names every family that is not a counter of docs/counters.md.
     #[test]
     fn every_metric_beyond_the_counters_is_documented() {
         let Ok(text) = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")) else { return };
-        let page = render(&[Some(measures())]);
+        let all = [Some(measures())];
+        let page = render(&all) + &render_topics(&all) + &render_groups(&all);
         let own = page.lines().filter(|line| line.starts_with("# HELP ") && !line.ends_with("see docs/counters.md"));
         for line in own {
             let name = line.split(' ').nth(2).expect("a name");

@@ -11,8 +11,8 @@ use crate::base::measures::Measures;
 
 /// Who can be asked what the cores have counted.
 pub trait Source: Send + Sync {
-    /// Of each core, by its index; `None` for one that does not answer. May block for seconds.
-    fn measures(&self) -> Vec<Option<Measures>>;
+    /// Of each core, by its index; `None` for one that does not answer. With partitions and groups where `detailed`. May block for seconds.
+    fn measures(&self, detailed: bool) -> Vec<Option<Measures>>;
 
     /// Whether the broker takes requests: not while it stops.
     fn is_serving(&self) -> bool;

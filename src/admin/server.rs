@@ -1,7 +1,8 @@
-//! The HTTP server of the admin thread: `/metrics`, `/healthz`, `/readyz`.
+//! The HTTP server of the admin thread: `/metrics`, what there is more of by topic and by group, `/healthz`, `/readyz`.
 
 use super::Source;
-use super::metrics::{CONTENT_TYPE, render};
+use super::metrics::{CONTENT_TYPE, render, render_groups, render_topics};
+use crate::base::measures::Measures;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -59,15 +60,22 @@ impl Server {
 
 fn routes(source: Arc<dyn Source>) -> Router {
     Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(|source| page(source, false, render)))
+        .route("/metrics/topics", get(|source| page(source, true, render_topics)))
+        .route("/metrics/groups", get(|source| page(source, true, render_groups)))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .with_state(source)
 }
 
-async fn metrics(State(source): State<Arc<dyn Source>>) -> impl IntoResponse {
+/// A page of metrics.
+async fn page(
+    State(source): State<Arc<dyn Source>>,
+    detailed: bool,
+    render: fn(&[Option<Measures>]) -> String,
+) -> impl IntoResponse {
     // Asking waits for the cores; other requests go on meanwhile.
-    let page = tokio::task::spawn_blocking(move || render(&source.measures())).await;
+    let page = tokio::task::spawn_blocking(move || render(&source.measures(detailed))).await;
     match page {
         Ok(page) => (StatusCode::OK, [(CONTENT_TYPE_HEADER, CONTENT_TYPE)], page).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -77,7 +85,7 @@ async fn metrics(State(source): State<Arc<dyn Source>>) -> impl IntoResponse {
 /// Whether every core answers: one that hangs is not healthy.
 async fn health(State(source): State<Arc<dyn Source>>) -> impl IntoResponse {
     let answered =
-        tokio::task::spawn_blocking(move || source.measures().iter().map(Option::is_some).collect::<Vec<_>>());
+        tokio::task::spawn_blocking(move || source.measures(false).iter().map(Option::is_some).collect::<Vec<_>>());
     match answered.await {
         Ok(cores) if cores.iter().all(|&answers| answers) => (StatusCode::OK, "ok\n".to_owned()),
         Ok(cores) => {

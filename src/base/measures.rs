@@ -2,6 +2,8 @@
 
 use super::counters::{CoreCounters, TurnCounters};
 use super::histogram::Histogram;
+use super::ids::Offset;
+use std::sync::Arc;
 
 /// Where the time of the requests of one API went. Of Produce and Fetch every eighth is timed, of all others each.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -36,4 +38,28 @@ pub struct Measures {
     pub send: Histogram,
     /// By name of the API; those that were never asked for are left out.
     pub apis: Vec<(&'static str, ApiMeasures)>,
+    /// Where details were asked for: the partitions that the core owns, and the offsets of the groups that it coordinates.
+    pub partitions: Vec<PartitionMeasures>,
+    pub committed: Vec<Committed>,
+}
+
+/// A partition where it is owned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartitionMeasures {
+    pub topic: Arc<str>,
+    pub index: i32,
+    pub start: Offset,
+    /// The high watermark.
+    pub end: Offset,
+    /// On disk.
+    pub bytes: u64,
+}
+
+/// How far a group has come, by what it committed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Committed {
+    pub group: String,
+    pub topic: String,
+    pub index: i32,
+    pub offset: Offset,
 }

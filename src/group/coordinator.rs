@@ -56,6 +56,15 @@ pub fn partition_for(group: &str, partition_count: i32) -> i32 {
 }
 
 impl Groups {
+    /// What groups have committed and what is durable: group, topic, partition, offset.
+    pub fn committed(&self) -> impl Iterator<Item = (&str, &str, i32, i64)> {
+        let groups = self.partitions.values().flat_map(|partition| &partition.groups);
+        groups.flat_map(|(id, group)| {
+            let committed = group.offsets.iter();
+            committed.map(move |(topic, index, committed)| (&**id, topic, index, committed.offset))
+        })
+    }
+
     /// A coordinator without partitions: everything gets `NotCoordinator` until one is loaded.
     pub fn new(settings: GroupSettings) -> Groups {
         assert!(settings.offsets_partition_count >= 1);

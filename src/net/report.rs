@@ -26,6 +26,8 @@ pub struct Orders {
     stop: AtomicBool,
     /// Number of the report that was asked for last.
     report: AtomicU32,
+    /// It is to hold partitions and groups.
+    detailed: AtomicBool,
 }
 
 impl Orders {
@@ -55,8 +57,13 @@ impl Reporter {
 
     /// Whether a report is wanted that was not given yet; true once for each.
     pub fn is_asked(&mut self) -> bool {
-        let asked = self.orders.report.load(Ordering::Relaxed);
+        let asked = self.orders.report.load(Ordering::Acquire);
         std::mem::replace(&mut self.given, asked) != asked
+    }
+
+    /// Whether it is to hold partitions and groups.
+    pub fn is_detailed(&self) -> bool {
+        self.orders.detailed.load(Ordering::Relaxed)
     }
 
     /// Answers the report that was asked for.
@@ -105,7 +112,7 @@ impl Desk {
 
     /// Asks all cores for their counters and writes them to stderr.
     pub fn show(&self) {
-        write(&self.measures());
+        write(&self.measures(false));
     }
 
     /// Writes what the cores that have stopped counted last.
@@ -121,14 +128,16 @@ impl Desk {
 
 impl Source for Desk {
     /// Asks all cores; `None` for one that does not answer within 2 s, or has stopped.
-    fn measures(&self) -> Vec<Option<Measures>> {
+    fn measures(&self, detailed: bool) -> Vec<Option<Measures>> {
         let reports = self.reports.lock().expect("nobody panics holding it");
         let mut found = vec![None; self.doorbells.len()];
         if self.orders.stops() {
             // What still comes is for `show_last`.
             return found;
         }
-        let number = self.orders.report.fetch_add(1, Ordering::Relaxed) + 1;
+        self.orders.detailed.store(detailed, Ordering::Relaxed);
+        // Release: a core that sees the number sees what is asked for, too.
+        let number = self.orders.report.fetch_add(1, Ordering::Release) + 1;
         self.doorbells.iter().for_each(Doorbell::ring);
         let deadline = Instant::now() + PATIENCE;
         while found.iter().any(Option::is_none) {

@@ -427,7 +427,11 @@ impl Turn for Server {
         }
         let flushed = self.mailboxes.flush(&self.ring);
         if self.reporter.is_asked() {
-            self.reporter.give(self.measure(so_far));
+            let mut measures = self.measure(so_far);
+            if self.reporter.is_detailed() {
+                self.shard.borrow().describe_into(&mut measures);
+            }
+            self.reporter.give(measures);
         }
         self.next(flushed)
     }
