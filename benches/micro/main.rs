@@ -1,6 +1,6 @@
 //! Micro-benchmarks of what every request goes through. `cargo bench --bench micro -- --quick`; a word behind it picks groups.
 //!
-//! docs/benchmarks.md has figures. They say what a part costs by itself, warm; what a broker does is measured by `benches/compare`.
+//! docs/benchmarks.md has figures. They say what a part costs by itself, warm; what a broker does is measured by `loadgen/compare`.
 
 mod batch;
 mod index;

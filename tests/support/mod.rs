@@ -2,7 +2,7 @@
 //!
 //! Knows processes and directories only; talking Kafka to the broker is `clients`.
 //! Ports are chosen by the broker and read from its first line, so tests run beside each other.
-//! `RINGLOG_TEST_BROKER` names another executable that takes the same arguments (`benches/compare/kafka.sh` runs
+//! `RINGLOG_TEST_BROKER` names another executable that takes the same arguments (`loadgen/kafka.sh` runs
 //! Apache Kafka that way): what fails against both is a mistake of the test.
 #![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
 

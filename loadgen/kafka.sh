@@ -15,7 +15,7 @@ set -euo pipefail
 
 KAFKA_VERSION=4.3.1
 SCALA_VERSION=2.13
-repo=$(cd "$(dirname "$0")/../.." && pwd)
+repo=$(cd "$(dirname "$0")/.." && pwd)
 dir=${RINGLOG_KAFKA_DIR:-$repo/target/kafka}
 libs=$dir/libs-$KAFKA_VERSION
 
