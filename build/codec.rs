@@ -359,6 +359,7 @@ impl Context<'_> {
         match ty {
             Type::Bool => format!("{indent}w.bool({place});\n"),
             Type::I8 => format!("{indent}w.i8({place});\n"),
+            Type::I16 if place == "self.error_code" => format!("{indent}w.error_code({place});\n"),
             Type::I16 => format!("{indent}w.i16({place});\n"),
             Type::U16 => format!("{indent}w.u16({place});\n"),
             Type::I32 => format!("{indent}w.i32({place});\n"),

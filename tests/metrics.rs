@@ -6,6 +6,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -68,8 +70,19 @@ fn a_scraper_sees_what_clients_do() {
     assert!(timed >= 1.0 && timed <= produces, "{timed} of {produces}");
     assert_eq!(timed, sum(&page, "ringlog_request_local_seconds_count", "api=\"Produce\""));
     assert!(sum(&page, "ringlog_requests_total", "api=\"CreateTopics\"") == 1.0);
+    assert_eq!(sum(&page, "ringlog_request_errors_total", "api=\"Produce\""), 0.0);
     assert!(sum(&page, "ringlog_turn_seconds_count", "") == sum(&page, "ringlog_turns_turns_total", ""));
     assert!(sum(&page, "ringlog_send_seconds_count", "") >= 1.0);
+
+    // The topic is there already: an error, and named.
+    let admin_client: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker.address()).create().expect("a client");
+    let again = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
+    let created = futures_executor::block_on(admin_client.create_topics([&again], &AdminOptions::new()));
+    assert!(created.expect("an answer")[0].is_err());
+    let (_, page) = get(&admin, "/metrics");
+    let error = "api=\"CreateTopics\",error=\"TopicAlreadyExists\"";
+    assert_eq!(sum(&page, "ringlog_request_errors_total", error), 1.0, "{page}");
 }
 
 #[test]

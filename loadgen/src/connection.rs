@@ -1,13 +1,36 @@
 //! A connection to a broker: frames out without waiting, frames in as they come.
 
 use crate::poller::Poller;
+use crate::wire;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a broker may take for its first answer.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A reply longer than this is taken for garbage, bytes.
 const FRAME_BYTES_MAX: usize = 1 << 30;
+
+/// Connects, and asks for the broker's versions as every client does first. It is needed here: a broker with a short queue of connections
+/// (Kafka's is 50) drops those that come faster than it accepts, while they look open on this side and stand still for seconds.
+///
+/// # Errors
+/// As connect(2), and where no answer comes within 5 s.
+pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
+    let mut hello = Vec::new();
+    wire::api_versions(0, &mut hello);
+    stream.write_all(&hello)?;
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let rest = needed(&length)? - length.len();
+    io::copy(&mut (&mut stream).take(rest as u64), &mut io::sink())?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}
 
 pub struct Connection {
     stream: TcpStream,
@@ -24,11 +47,9 @@ impl Connection {
     /// Connects, and has `poller` report under `token`.
     ///
     /// # Errors
-    /// As connect(2); `TimedOut` after two seconds.
+    /// As `dial`.
     pub fn open(address: SocketAddr, poller: &mut Poller, token: u64) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
+        let stream = dial(address)?;
         poller.watch(&stream, token);
         Ok(Connection { stream, unsent: Vec::new(), sent: 0, partial: Vec::new(), filled: 0 })
     }
@@ -148,9 +169,17 @@ mod tests {
     fn pair() -> (Connection, TcpStream, Poller) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut poller = Poller::new().expect("io_uring");
-        let connection =
-            Connection::open(listener.local_addr().expect("bound"), &mut poller, 1).expect("somebody listens");
-        (connection, listener.accept().expect("connected").0, poller)
+        let address = listener.local_addr().expect("bound");
+        let peer = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().expect("connected");
+            let mut hello = Vec::new();
+            wire::api_versions(0, &mut hello);
+            peer.read_exact(&mut hello).expect("a client says hello");
+            peer.write_all(&[0, 0, 0, 6, 0, 0, 0, 0, 0, 0]).expect("connected");
+            peer
+        });
+        let connection = Connection::open(address, &mut poller, 1).expect("somebody listens");
+        (connection, peer.join().expect("it connects"), poller)
     }
 
     fn wait(poller: &mut Poller) {

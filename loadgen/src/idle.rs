@@ -1,11 +1,10 @@
 //! Connections that are there to be there: some do nothing, some send a byte a second of a request that never ends.
 
+use crate::connection::dial;
 use crate::poller::Poller;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a slow connection says its request is long: more than it sends in any run, and within what brokers take.
 const SLOW_FRAME_BYTES: u32 = 100_000;
 
@@ -31,8 +30,7 @@ impl Idle {
     ) -> Result<Idle, String> {
         let mut sockets = Vec::with_capacity(slow + idle);
         for index in 0..slow + idle {
-            let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
-                .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+            let socket = dial(address)
                 .map_err(|error| format!("idle connection {index}: {error}; see ulimit -n here and at the broker"))?;
             poller.watch(&socket, token + index as u64);
             sockets.push(Some(socket));

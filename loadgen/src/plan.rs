@@ -22,18 +22,29 @@ pub struct Plan {
     /// Producers end when they have sent this many bytes of values, all together.
     pub bytes_max: Option<u64>,
     pub clock: Clock,
-    /// When producers and consumers start, and from when until when it counts, ns on `clock`.
-    pub start: u64,
-    pub begin: u64,
-    pub end: u64,
+    /// Set when all threads are connected; nothing is sent before.
+    pub times: OnceLock<Times>,
     pub control: Control,
 }
 
+/// When producers and consumers start, and from when until when it counts, ns on the run's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub start: u64,
+    pub begin: u64,
+    pub end: u64,
+}
+
 impl Plan {
+    pub fn times(&self) -> Times {
+        *self.times.get().expect("threads start when it is set")
+    }
+
     /// Whether something that was due then and is done now belongs to a tick: not what was due in the warm-up and comes late, nor
     /// what is due after the end.
     pub fn counts(&self, due: u64, now: u64) -> bool {
-        due < self.end && (due >= self.begin || now < self.begin)
+        let Times { begin, end, .. } = self.times();
+        due < end && (due >= begin || now < begin)
     }
 }
 
@@ -43,12 +54,12 @@ pub const TICK_NS: u64 = 1_000_000_000;
 impl Plan {
     /// Ticks before measuring begins; the first may be short.
     pub fn warmup_ticks(&self) -> u64 {
-        (self.begin - self.start).div_ceil(TICK_NS)
+        (self.times().begin - self.times().start).div_ceil(TICK_NS)
     }
 
     /// When the tick with this number, counted from 1, ends: whole seconds before and after measuring begins.
     pub fn tick_end(&self, tick: u64) -> u64 {
-        self.begin + tick * TICK_NS - self.warmup_ticks() * TICK_NS
+        self.times().begin + tick * TICK_NS - self.warmup_ticks() * TICK_NS
     }
 }
 

@@ -332,7 +332,7 @@ impl Producer {
         }
         if plan.scenario.is_open_loop() {
             self.pick_waiting(broker, now, plan, kit, out);
-        } else if plan.control.phase() == Phase::Running && now < plan.end && kit.bytes_left != Some(0) {
+        } else if plan.control.phase() == Phase::Running && now < plan.times().end && kit.bytes_left != Some(0) {
             for _ in 0..most {
                 self.pick_new(broker, now, plan, kit, out);
             }

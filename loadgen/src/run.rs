@@ -3,14 +3,14 @@
 use crate::admin::{self, Admin, Cluster};
 use crate::host::{self, Clock};
 use crate::keys::Keys;
-use crate::plan::{Control, Phase, Plan, TICK_NS};
+use crate::plan::{Control, Phase, Plan, TICK_NS, Times};
 use crate::scenario::{Scenario, Start};
 use crate::stats::Stats;
 use crate::verify::{AllSent, Verdict};
 use crate::worker::{self, Report};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -153,9 +153,6 @@ fn load(
     let producer_ids =
         if scenario.idempotent { admin::producer_ids(cluster, scenario.producers as usize)? } else { Vec::new() };
     let keys = (scenario.keys > 0).then(|| Keys::new(scenario.keys, scenario.key_skew));
-    let start = clock.now() + HEAD_START_NS + connecting_ns(scenario);
-    let begin = start + (scenario.warmup_seconds * 1e9) as u64;
-    let end = if bytes_max.is_some() { start + FOR_EVER_NS } else { begin + (scenario.seconds * 1e9) as u64 };
     let plan = Arc::new(Plan {
         scenario: scenario.clone(),
         cluster: cluster.clone(),
@@ -166,23 +163,12 @@ fn load(
         ends: if reads_to_the_end { latest } else { vec![i64::MAX; partitions] },
         bytes_max,
         clock,
-        start,
-        begin,
-        end,
+        times: OnceLock::new(),
         control: Control::default(),
     });
     let pid = options.pid.or_else(|| host::listener_of(cluster.brokers[0]));
     let threads = Threads::start(&plan, options)?;
     Conductor::new(plan, threads, pid).conduct(progress)
-}
-
-/// Connections are made one after the other before the load starts, at some 50 µs each.
-fn connecting_ns(scenario: &Scenario) -> u64 {
-    let count = scenario.producers
-        + scenario.groups * scenario.consumers
-        + scenario.idle_connections
-        + scenario.slow_connections;
-    u64::from(count) * 100_000
 }
 
 /// The threads of a run, and the ways to and from them.
@@ -231,6 +217,7 @@ struct Conductor {
     seconds: Vec<Second>,
     total: Stats,
     sent: AllSent,
+    connected: usize,
     producers_done: usize,
     readers_done: usize,
     unanswered: u64,
@@ -247,6 +234,7 @@ impl Conductor {
             seconds: Vec::new(),
             total: Stats::default(),
             sent: AllSent::new(),
+            connected: 0,
             producers_done: 0,
             readers_done: 0,
             unanswered: 0,
@@ -257,11 +245,16 @@ impl Conductor {
     fn conduct(mut self, progress: &mut impl FnMut(&Second)) -> Result<Outcome, String> {
         let plan = self.plan.clone();
         let (scenario, count, clock) = (&plan.scenario, plan.scenario.threads, plan.clock);
-        self.gather(plan.begin, progress, |_| false);
+        self.gather(FOR_EVER_NS, progress, |conductor| conductor.connected == count);
+        let start = clock.now() + HEAD_START_NS;
+        let begin = start + (scenario.warmup_seconds * 1e9) as u64;
+        let end = if plan.bytes_max.is_some() { FOR_EVER_NS } else { begin + (scenario.seconds * 1e9) as u64 };
+        plan.times.set(Times { start, begin, end }).expect("set here alone");
+        self.gather(begin, progress, |_| false);
         let (broker_before, client_before) = (self.broker_cpu(), client_cpu());
         let began = clock.now();
         let only_reads = scenario.producers == 0;
-        self.gather(plan.end, progress, |conductor| match plan.bytes_max {
+        self.gather(end, progress, |conductor| match plan.bytes_max {
             Some(_) => conductor.producers_done == count,
             None => only_reads && conductor.readers_done == count,
         });
@@ -359,6 +352,7 @@ impl Conductor {
                 self.producers_done += 1;
                 self.sent.extend(sent);
             }
+            Report::Connected => self.connected += 1,
             Report::ReadersDone => self.readers_done += 1,
             Report::Ended { rest, unanswered, verdict } => {
                 self.total.add(&rest);
@@ -379,7 +373,7 @@ impl Conductor {
         *threads += 1;
         sum.add(stats);
         // What comes in after the end is in the total, and no second of the run.
-        let is_within = self.plan.tick_end(tick) <= self.plan.end;
+        let is_within = self.plan.tick_end(tick) <= self.plan.times().end;
         if *threads == self.plan.scenario.threads
             && let Some((_, stats)) = self.open.remove(&tick)
             && is_within

@@ -13,6 +13,12 @@ fn put_string(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
+/// A whole ApiVersions request of version 0, which has no body.
+pub fn api_versions(correlation: i32, out: &mut Vec<u8>) {
+    let start = begin_frame((18, 0), correlation, out);
+    end_frame(start, 0, out);
+}
+
 /// Begins a frame at the end of `out`; `end_frame` gives it its length.
 fn begin_frame((key, version): (i16, i16), correlation: i32, out: &mut Vec<u8>) -> usize {
     let start = out.len();

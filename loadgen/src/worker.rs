@@ -30,6 +30,8 @@ const IDLE_TOKEN: u64 = 1 << 48;
 pub enum Report {
     /// Counts of a tick (`Plan::tick_end`).
     Tick(u64, Box<Stats>),
+    /// Its connections are open, as far as they can be.
+    Connected,
     /// Its producers have an answer for everything they sent, and what they sent.
     ProducersDone(AllSent),
     /// Its consumers have read all they wanted (at the end of a run, all there is).
@@ -80,6 +82,8 @@ pub fn run(
     crate::host::ask_for_exact_timers();
     let mut worker = Worker::new(plan, index, count)?;
     worker.connect(0);
+    let _ = reports.send(Report::Connected);
+    worker.await_start(count);
     worker.run(reports);
     let unanswered = worker.producers.iter().map(Producer::unanswered).sum();
     let sent = all_sent.try_iter().last();
@@ -103,9 +107,6 @@ impl Worker {
         let brokers = plan.cluster.brokers.len();
         let seed = (u64::from(plan.run) << 32) | u64::from(index);
         let bytes_left = plan.bytes_max.map(|bytes| bytes / u64::from(count));
-        let arrivals = scenario
-            .is_open_loop()
-            .then(|| Arrivals::new(scenario.arrivals, scenario.rate / f64::from(count), plan.start, seed));
         let readers = (0..scenario.groups * scenario.consumers).skip(index as usize).step_by(count as usize);
         let mut worker = Worker {
             kit: Kit::new(&plan, seed, bytes_left),
@@ -116,7 +117,7 @@ impl Worker {
             idle: None,
             shared: vec![0; SHARED_BYTES],
             stats: Stats::default(),
-            arrivals,
+            arrivals: None,
             lingers: BinaryHeap::new(),
             touched: Vec::new(),
             turn: 0,
@@ -129,10 +130,6 @@ impl Worker {
         if index == 0 && slow + idle > 0 {
             let address = worker.plan.cluster.brokers[0];
             worker.idle = Some(Idle::open(address, slow, idle, &mut worker.poller, IDLE_TOKEN)?);
-        }
-        // Without producers there are none that would offer records.
-        if worker.producers.is_empty() {
-            worker.arrivals = None;
         }
         Ok(worker)
     }
@@ -161,15 +158,30 @@ impl Worker {
         }
     }
 
+    /// Waits for the other threads to be connected, and for the start; of `count` threads each has its share of the arrivals.
+    fn await_start(&mut self, count: u32) {
+        let plan = self.plan.clone();
+        let has_started = || plan.times.get().is_some_and(|times| plan.clock.now() >= times.start);
+        while !has_started() && plan.control.phase() == Phase::Running {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let scenario = &plan.scenario;
+        if scenario.is_open_loop() && !self.producers.is_empty() && plan.times.get().is_some() {
+            let rate = scenario.rate / f64::from(count);
+            self.arrivals = Some(Arrivals::new(scenario.arrivals, rate, plan.times().start, self.kit.random.u64(..)));
+        }
+    }
+
     fn run(&mut self, reports: &Sender<Report>) {
         let plan = self.plan.clone();
         let clock = plan.clock;
+        if plan.times.get().is_none() {
+            // Another thread could not begin.
+            return;
+        }
         let (mut events, mut producers_done, mut readers_done) = (Vec::new(), false, self.readers.is_empty());
         let tick_end = |tick: u64| plan.tick_end(tick);
         let mut tick = 1;
-        while clock.now() < plan.start {
-            std::thread::sleep(Duration::from_micros(200));
-        }
         let now = clock.now();
         (0..self.producers.len()).for_each(|place| self.fill(place, now));
         for broker in 0..plan.cluster.brokers.len() {
@@ -265,7 +277,7 @@ impl Worker {
         let plan = self.plan.clone();
         let linger = (plan.scenario.linger_ms * 1e6) as u64;
         if let Some(arrivals) = &mut self.arrivals {
-            let last = now.min(plan.end - 1);
+            let last = now.min(plan.times().end - 1);
             while arrivals.due() <= last && plan.control.phase() == Phase::Running {
                 let due = arrivals.due();
                 arrivals.advance();

@@ -2,6 +2,7 @@
 //!
 //! Names follow from those of the counters: `ringlog_<group>_<name>`, times in seconds, `_total` behind what only grows.
 
+use crate::base::error::ErrorCode;
 use crate::base::histogram::Histogram;
 use crate::base::measures::{ApiMeasures, Measures, PartitionMeasures};
 use std::borrow::Cow;
@@ -122,6 +123,20 @@ fn apis(page: &mut Page, present: &[(String, &Measures)]) {
     for (core, measures) in present {
         for (api, of) in &measures.apis {
             page.sample("ringlog_requests_total", &[("core", core), ("api", api)], of.requests);
+        }
+    }
+    page.family(
+        "ringlog_request_errors_total",
+        "counter",
+        "Error codes in replies, one for each partition or topic that has one.",
+    );
+    for (core, measures) in present {
+        for (api, of) in &measures.apis {
+            for (&code, &count) in &of.errors {
+                let error = ErrorCode::from_code(code).map_or_else(|| code.to_string(), |error| format!("{error:?}"));
+                let labels = [("core", core.as_str()), ("api", api), ("error", &error)];
+                page.sample("ringlog_request_errors_total", &labels, count);
+            }
         }
     }
     let spans: [Family<ApiMeasures, Histogram>; 3] = [

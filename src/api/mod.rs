@@ -27,4 +27,4 @@ pub mod topics;
 pub mod work;
 
 pub use dispatch::{Api, Verdict};
-pub use reply::{Finished, Tag, Timed};
+pub use reply::{Finished, Tag};

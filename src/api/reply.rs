@@ -15,16 +15,10 @@ pub struct Tag {
     pub sequence: u64,
     /// Bytes of the request that count as held until it is finished.
     pub bytes: usize,
-    /// Where it is timed.
-    pub timed: Option<Timed>,
-}
-
-/// A request whose time is taken.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Timed {
-    /// Its API.
+    /// Its API, as the wire has it.
     pub key: i16,
-    pub began: Nanos,
+    /// When it began, where it is timed.
+    pub began: Option<Nanos>,
 }
 
 /// A request that is done.
@@ -35,7 +29,11 @@ pub struct Finished<F> {
 
 /// What the client gets.
 pub enum Reply<F> {
-    Frame(Vec<Piece<F>>),
+    Frame {
+        pieces: Vec<Piece<F>>,
+        /// The error codes in it.
+        errors: Vec<i16>,
+    },
     /// Nothing: Produce with acks=0.
     Nothing,
     /// The connection is closed: what the client did cannot be told in a reply.
@@ -57,12 +55,14 @@ impl<F> Reply<F> {
     ) -> Reply<F> {
         let mut writer = Writer::new();
         write_response(&mut writer, correlation_id, version, response);
-        Reply::Frame(splice(writer, records))
+        let errors = writer.take_errors();
+        Reply::Frame { pieces: splice(writer, records), errors }
     }
 
     /// A frame that is encoded already.
-    pub fn encoded(writer: Writer) -> Reply<F> {
-        Reply::Frame(splice(writer, vec![]))
+    pub fn encoded(mut writer: Writer) -> Reply<F> {
+        let errors = writer.take_errors();
+        Reply::Frame { pieces: splice(writer, vec![]), errors }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::counters::{CoreCounters, TurnCounters};
 use super::histogram::Histogram;
 use super::ids::Offset;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Where the time of the requests of one API went. Of Produce and Fetch every eighth is timed, of all others each.
@@ -10,6 +11,8 @@ use std::sync::Arc;
 pub struct ApiMeasures {
     /// All of them, timed or not.
     pub requests: u64,
+    /// Error codes in replies, by code; one for each partition or topic that has one.
+    pub errors: BTreeMap<i16, u64>,
     /// From when the core learnt of its bytes to when it began with it.
     pub queue: Histogram,
     /// The core's own work until it had to wait, or was done.

@@ -189,13 +189,14 @@ impl Server {
                 break;
             }
             self.budget.begin_work(held_bytes);
-            let timed = self.spans.begin(frame, known);
+            let key = frame.first_chunk::<2>().map_or(-1, |key| i16::from_be_bytes(*key));
+            let began = self.spans.begin(key, known);
             known = now.mono;
-            let tag = Tag { connection: id, sequence: connection.begin(overlap), bytes: held_bytes, timed };
+            let tag = Tag { connection: id, sequence: connection.begin(overlap), bytes: held_bytes, key, began };
             self.counters.requests += 1;
             let frame = Frame { bytes: frame, owner };
             match self.api.on_frame(tag, frame, connection.socket.peer(), &mut shard, now) {
-                Verdict::Taken => timed.into_iter().for_each(|timed| self.spans.worked(timed)),
+                Verdict::Taken => began.into_iter().for_each(|began| self.spans.worked(key, began)),
                 Verdict::Close(why) => {
                     self.budget.end_work(held_bytes);
                     connection.abandon();

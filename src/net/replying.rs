@@ -83,16 +83,19 @@ impl Server {
     }
 
     fn finish(&mut self, finished: Finished<File>, replied: &mut Vec<u64>) {
-        let Tag { connection: id, sequence, bytes, timed } = finished.tag;
-        timed.into_iter().for_each(|timed| self.spans.answered(timed));
+        let Tag { connection: id, sequence, bytes, key, began } = finished.tag;
+        began.into_iter().for_each(|began| self.spans.answered(key, began));
         // It was held whether or not its connection is still there.
         self.budget.end_work(bytes);
         let Some(connection) = self.connections.find(id) else { return };
-        if timed.is_some() && connection.unsent_since.is_none() {
+        if began.is_some() && connection.unsent_since.is_none() {
             connection.unsent_since = Some(mono());
         }
         match finished.reply {
-            Reply::Frame(pieces) => connection.finish(sequence, pieces),
+            Reply::Frame { pieces, errors } => {
+                self.spans.failed(key, &errors);
+                connection.finish(sequence, pieces);
+            }
             Reply::Nothing => connection.finish(sequence, vec![]),
             Reply::Close(_) => return self.close(id, Closing::Unanswerable),
         }

@@ -2,7 +2,6 @@
 //!
 //! Asking for the time costs some 25 ns; so of Produce and Fetch, which come by the hundred thousand, every eighth is timed.
 
-use crate::api::Timed;
 use crate::base::histogram::Histogram;
 use crate::base::measures::ApiMeasures;
 use crate::base::time::Nanos;
@@ -26,13 +25,11 @@ impl Spans {
         Spans { apis: vec![None; keys], hot: 0, send: Histogram::default() }
     }
 
-    /// The core begins with `frame`, of which it knows since `known`. `None` where it is not timed.
-    pub fn begin(&mut self, frame: &[u8], known: Nanos) -> Option<Timed> {
-        let key = i16::from_be_bytes(*frame.first_chunk::<2>()?);
-        let api = ApiKey::from_key(key)?;
-        let measures = self.apis[api as usize].get_or_insert_default();
+    /// The core begins with a request of API `key`, of which it knows since `known`. `None` where it is not timed.
+    pub fn begin(&mut self, key: i16, known: Nanos) -> Option<Nanos> {
+        let measures = self.apis[ApiKey::from_key(key)? as usize].get_or_insert_default();
         measures.requests += 1;
-        if matches!(api, ApiKey::Produce | ApiKey::Fetch) {
+        if [ApiKey::Produce, ApiKey::Fetch].map(|api| api as i16).contains(&key) {
             self.hot = self.hot.wrapping_add(1);
             if self.hot % TIMED_ONE_OF != 1 {
                 return None;
@@ -40,23 +37,30 @@ impl Spans {
         }
         let began = mono();
         measures.queue.record(began.since(known));
-        Some(Timed { key, began })
+        Some(began)
     }
 
-    fn of(&mut self, timed: Timed) -> &mut ApiMeasures {
-        self.apis[timed.key as usize].as_mut().expect("it has begun")
+    fn of(&mut self, key: i16) -> Option<&mut ApiMeasures> {
+        self.apis.get_mut(usize::try_from(key).ok()?)?.as_deref_mut()
     }
 
     /// The core has done what it could do at once.
-    pub fn worked(&mut self, timed: Timed) {
-        let ns = mono().since(timed.began);
-        self.of(timed).local.record(ns);
+    pub fn worked(&mut self, key: i16, began: Nanos) {
+        let ns = mono().since(began);
+        self.of(key).expect("it has begun").local.record(ns);
     }
 
     /// Its answer is there.
-    pub fn answered(&mut self, timed: Timed) {
-        let ns = mono().since(timed.began);
-        self.of(timed).answer.record(ns);
+    pub fn answered(&mut self, key: i16, began: Nanos) {
+        let ns = mono().since(began);
+        self.of(key).expect("it has begun").answer.record(ns);
+    }
+
+    /// Its reply holds these errors.
+    pub fn failed(&mut self, key: i16, errors: &[i16]) {
+        if let Some(measures) = self.of(key) {
+            errors.iter().for_each(|&code| *measures.errors.entry(code).or_default() += 1);
+        }
     }
 
     /// A socket has taken all that was to be sent since `since`.
@@ -83,20 +87,22 @@ mod tests {
     #[test]
     fn all_are_counted_and_of_the_hot_ones_every_eighth_is_timed() {
         let mut spans = Spans::new();
-        let frame = |key: i16| [&key.to_be_bytes()[..], b"\0\0rest"].concat();
         for _ in 0..80 {
             for key in [0, 3] {
-                if let Some(timed) = spans.begin(&frame(key), Nanos(0)) {
-                    spans.worked(timed);
-                    spans.answered(timed);
+                if let Some(began) = spans.begin(key, Nanos(0)) {
+                    spans.worked(key, began);
+                    spans.answered(key, began);
                 }
             }
         }
-        assert_eq!(spans.begin(&frame(999), Nanos(0)), None, "no API of ours");
-        assert_eq!(spans.begin(b"\0", Nanos(0)), None, "no key at all");
+        spans.failed(3, &[3, 3, 17]);
+        assert_eq!(spans.begin(999, Nanos(0)), None, "no API of ours");
+        spans.failed(999, &[35]);
+        spans.failed(-1, &[35]);
         let apis = spans.apis();
         let counts: Vec<_> =
             apis.iter().map(|(name, of)| (*name, of.requests, of.local.count(), of.answer.count())).collect();
         assert_eq!(counts, [("Produce", 80, 10, 10), ("Metadata", 80, 80, 80)]);
+        assert_eq!(apis[1].1.errors, [(3, 2), (17, 1)].into());
     }
 }

@@ -52,6 +52,8 @@ pub struct Writer {
     holes: Vec<Hole>,
     /// The sum over `holes`.
     hole_bytes: usize,
+    /// Error codes that were written, other than "none".
+    errors: Vec<i16>,
 }
 
 /// Room that a frame begins with: a reply to one produced batch fits, and does not grow step by step.
@@ -66,7 +68,7 @@ impl Writer {
 
     /// Goes on behind the bytes of `bytes`, to make use of its memory.
     pub fn from_vec(bytes: Vec<u8>) -> Writer {
-        Writer { bytes, holes: Vec::new(), hole_bytes: 0 }
+        Writer { bytes, ..Writer::default() }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -75,6 +77,11 @@ impl Writer {
 
     pub fn holes(&self) -> &[Hole] {
         &self.holes
+    }
+
+    /// The error codes among what was written, "none" left out.
+    pub fn take_errors(&mut self) -> Vec<i16> {
+        std::mem::take(&mut self.errors)
     }
 
     pub fn into_parts(self) -> (Vec<u8>, Vec<Hole>) {
@@ -86,6 +93,7 @@ impl Writer {
         self.bytes.clear();
         self.holes.clear();
         self.hole_bytes = 0;
+        self.errors.clear();
     }
 
     /// Leaves room for a frame's length.
@@ -112,6 +120,15 @@ impl Writer {
     #[inline]
     pub fn i8(&mut self, value: i8) {
         self.bytes.extend_from_slice(&value.to_be_bytes());
+    }
+
+    /// A field that is an error code of Kafka's.
+    #[inline]
+    pub fn error_code(&mut self, code: i16) {
+        if code != 0 {
+            self.errors.push(code);
+        }
+        self.i16(code);
     }
 
     #[inline]
