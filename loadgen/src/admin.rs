@@ -1,7 +1,7 @@
 //! What is asked once or rarely: who leads what, topics made and deleted, offsets, producer ids. Blocking, by `kafka-protocol`.
 
 use crate::scenario::{Scenario, Start};
-use crate::wire::{self, error_name};
+use crate::wire::{self, error_name, is_retriable};
 use bytes::{Buf, BufMut, BytesMut};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -153,7 +153,7 @@ impl Admin {
         if answer.has_remaining() { Err(format!("API {}: bytes behind the answer", R::KEY)) } else { Ok(response) }
     }
 
-    /// Makes the topics of `scenario` where they are not there yet, waits until each partition has a leader, and says who it is.
+    /// Makes the topics of `scenario` where they are not there yet, waits until each partition has a leader that serves it, and says who it is.
     ///
     /// # Errors
     /// Says which topic failed how.
@@ -187,7 +187,9 @@ impl Admin {
         }
         let deadline = Instant::now() + TOPICS_TIMEOUT;
         loop {
-            match self.cluster(&topics, scenario.partitions) {
+            let cluster = self.cluster(&topics, scenario.partitions);
+            // Metadata names a leader before it has heard of it itself: Kafka's takes seconds on a busy machine. One that knows its offsets leads.
+            match cluster.and_then(|cluster| offsets(&cluster, Start::Latest).map(|_| cluster)) {
                 Ok(cluster) => return Ok(cluster),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => std::thread::sleep(Duration::from_millis(50)),
@@ -312,21 +314,22 @@ pub fn offsets(cluster: &Cluster, which: Start) -> Result<Vec<i64>, String> {
     Ok(offsets)
 }
 
-/// An id and an epoch for each of `count` producers.
+/// An id and an epoch for each of `count` producers. Waits for a coordinator that is just starting.
 ///
 /// # Errors
 /// Says how the broker refused.
 pub fn producer_ids(cluster: &Cluster, count: usize) -> Result<Vec<(i64, i16)>, String> {
     let mut admin = Admin::open(cluster.brokers.clone())?;
-    (0..count)
-        .map(|_| {
-            let request =
-                InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
-            let answer = admin.call(&request, INIT_PRODUCER_ID)?;
-            match answer.error_code {
-                0 => Ok((answer.producer_id.0, answer.producer_epoch)),
-                error => Err(failed("an id for an idempotent producer", error)),
-            }
-        })
-        .collect()
+    let deadline = Instant::now() + TOPICS_TIMEOUT;
+    let mut ids = Vec::with_capacity(count);
+    while ids.len() < count {
+        let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
+        let answer = admin.call(&request, INIT_PRODUCER_ID)?;
+        match answer.error_code {
+            0 => ids.push((answer.producer_id.0, answer.producer_epoch)),
+            error if is_retriable(error) && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            error => return Err(failed("an id for an idempotent producer", error)),
+        }
+    }
+    Ok(ids)
 }
