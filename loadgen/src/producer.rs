@@ -118,7 +118,7 @@ pub struct Kit {
 impl Kit {
     pub fn new(plan: &Plan, seed: u64, bytes_left: Option<u64>) -> Kit {
         let mut random = fastrand::Rng::with_seed(seed);
-        // Text that compresses about as JSON does: words of a small vocabulary.
+        // Words of a small vocabulary, so that it compresses.
         let words: Vec<String> =
             (0..256).map(|_| (0..random.usize(3..9)).map(|_| random.alphanumeric()).collect()).collect();
         let mut filling = Vec::with_capacity(64 << 10);

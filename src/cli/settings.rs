@@ -46,6 +46,17 @@ pub struct Override {
     pub value: Value,
 }
 
+/// The text of a profile.
+///
+/// # Errors
+/// There is none of this name.
+pub fn profile_text(name: &str) -> Result<&'static str, StartError> {
+    ringlog_tuning::profile(name).ok_or_else(|| {
+        let names: Vec<&str> = ringlog_tuning::PROFILES.iter().map(|(name, _)| *name).collect();
+        StartError::new(Exit::Usage, format!("there is no profile `{name}`: choose {}", names.join(", ")))
+    })
+}
+
 /// The value of every key that has one.
 pub struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
@@ -59,11 +70,7 @@ impl Settings {
     pub fn load(profile: Option<&str>, path: Option<&Path>, overrides: &[Override]) -> Result<Settings, StartError> {
         let mut settings = Settings::defaults();
         if let Some(name) = profile {
-            let text = ringlog_tuning::profile(name).ok_or_else(|| {
-                let names: Vec<&str> = ringlog_tuning::PROFILES.iter().map(|(name, _)| *name).collect();
-                StartError::new(Exit::Usage, format!("there is no profile `{name}`: choose {}", names.join(", ")))
-            })?;
-            settings.merge_file(&format!("profile {name}"), text)?;
+            settings.merge_file(&format!("profile {name}"), profile_text(name)?)?;
         }
         if let Some(path) = path {
             let text = std::fs::read_to_string(path).map_err(|error| {

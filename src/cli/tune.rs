@@ -2,9 +2,10 @@
 
 use super::args::{ServeArgs, Tune};
 use super::error::StartError;
+use super::settings::profile_text;
 use super::{resolve, serve};
 use crate::base::exit::Exit;
-use ringlog_tuning::{Finding, Host, PROFILES, Undo, Wanted, apply, check, measure_syncs, probe, profile, table, undo};
+use ringlog_tuning::{Finding, Host, PROFILES, Undo, Wanted, apply, check, measure_syncs, probe, table, undo};
 use std::path::{Path, PathBuf};
 
 /// What an executor locks, and what a system leaves a process of its users: enough for a thousand clients on small machines.
@@ -33,10 +34,7 @@ pub fn run(command: &Tune) -> Result<String, StartError> {
         Tune::Profile { name: None } => {
             Ok(PROFILES.iter().map(|(name, text)| format!("{name:<12}{}\n", &first_line(text)[2..])).collect())
         }
-        Tune::Profile { name: Some(name) } => profile(name).map(str::to_owned).ok_or_else(|| {
-            let names: Vec<&str> = PROFILES.iter().map(|(name, _)| *name).collect();
-            StartError::new(Exit::Usage, format!("there is no profile `{name}`: choose {}", names.join(", ")))
-        }),
+        Tune::Profile { name: Some(name) } => profile_text(name).map(str::to_owned),
     }
 }
 

@@ -8,7 +8,6 @@ use super::server::{Closing, Server};
 use crate::api::reply::Reply;
 use crate::api::{Finished, Tag};
 use crate::base::time::Now;
-use crate::runtime::clock::mono;
 use crate::runtime::disk::File;
 use std::io::ErrorKind;
 
@@ -84,13 +83,11 @@ impl Server {
 
     fn finish(&mut self, finished: Finished<File>, replied: &mut Vec<u64>) {
         let Tag { connection: id, sequence, bytes, key, began } = finished.tag;
-        began.into_iter().for_each(|began| self.spans.answered(key, began));
+        let answered = began.map(|began| self.spans.answered(key, began));
         // It was held whether or not its connection is still there.
         self.budget.end_work(bytes);
         let Some(connection) = self.connections.find(id) else { return };
-        if began.is_some() && connection.unsent_since.is_none() {
-            connection.unsent_since = Some(mono());
-        }
+        connection.unsent_since = connection.unsent_since.or(answered);
         match finished.reply {
             Reply::Frame { pieces, errors } => {
                 self.spans.failed(key, &errors);

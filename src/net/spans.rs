@@ -50,10 +50,11 @@ impl Spans {
         self.of(key).expect("it has begun").local.record(ns);
     }
 
-    /// Its answer is there.
-    pub fn answered(&mut self, key: i16, began: Nanos) {
-        let ns = mono().since(began);
-        self.of(key).expect("it has begun").answer.record(ns);
+    /// Its answer is there. Returns the time.
+    pub fn answered(&mut self, key: i16, began: Nanos) -> Nanos {
+        let now = mono();
+        self.of(key).expect("it has begun").answer.record(now.since(began));
+        now
     }
 
     /// Its reply holds these errors.

@@ -162,11 +162,7 @@ fn clock_source(host: &Host) -> Finding {
 }
 
 fn numa(host: &Host, cpus: &[usize]) -> Finding {
-    let finding = Finding::new(
-        "NUMA nodes",
-        "the broker's cores on one",
-        "memory of another node takes about half as long again",
-    );
+    let finding = Finding::new("NUMA nodes", "the broker's cores on one", "memory of another node is slower to reach");
     let nodes: Vec<String> =
         host.list("/sys/devices/system/node").into_iter().filter(|name| name.starts_with("node")).collect();
     if nodes.is_empty() {

@@ -100,8 +100,8 @@ pub const CORE: Section = Section {
             "core.busy.poll.us",
             count(0, 1_000_000),
             "0",
-            "How long a core that has nothing to do looks for work before it sleeps, microseconds. Waking up costs 20 to 50 of them;\n\
-             polling costs CPU while there is load, and nothing at rest.",
+            "How long a core that has nothing to do looks for work before it sleeps, microseconds. It saves the time to wake up,\n\
+             and costs CPU while there is load and nothing at rest: measure it with `ringlog-loadgen`.",
         ),
         key(
             "core.io.workers",
