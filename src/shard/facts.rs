@@ -14,7 +14,7 @@ impl<D: Disk> Shard<D> {
         self.log.count_into(measures);
     }
 
-    /// Adds what there is one of for each partition and each group's offset. Takes some 100 ns for each.
+    /// Adds what there is one of for each partition and each group's offset. All in one turn: 10 000 partitions take it above 2 ms.
     pub fn describe_into(&self, measures: &mut Measures) {
         let owned = self.by_id.iter().filter(|(id, _)| !is_metadata(**id));
         measures.partitions.extend(owned.filter_map(|(id, &slot)| {
