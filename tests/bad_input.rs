@@ -46,6 +46,7 @@ fn serves(broker: &Broker) {
 }
 
 /// Sends `bytes` on a connection of their own, which must be closed with a line in the log that names the peer and holds `says`.
+/// At most ten times on one broker: a core writes no more such lines in a second.
 fn closes(broker: &Broker, bytes: &[u8], says: &str) {
     let mut raw = Raw::connect(broker.address());
     let peer = raw.stream().local_addr().expect("connected").to_string();

@@ -198,7 +198,7 @@ impl Server {
             Ok(_) => self.counters.refused += 1,
             Err(error) if self.phase == Phase::Serving => {
                 self.counters.refused += 1;
-                if self.complaints.allows(now.mono) {
+                if self.complaints.allows(now.mono).is_some() {
                     tracing::warn!("a connection could not be accepted: {error}; raise `ulimit -n` if files ran out");
                 }
             }
@@ -261,10 +261,13 @@ impl Server {
     /// Closes a connection that cannot be understood, and says why, but not too often.
     pub(super) fn close_bad(&mut self, id: u64, why: &str, now: Now) {
         if let Some(connection) = self.connections.find(id)
-            && self.complaints.allows(now.mono)
+            && let Some(left_out) = self.complaints.allows(now.mono)
         {
             let peer = connection.socket.peer().map_or("unknown".to_owned(), |peer| peer.to_string());
             tracing::warn!(peer, "connection closed: {why}");
+            if left_out > 0 {
+                tracing::warn!(left_out, "more connections were closed as bad before this one than were told");
+            }
         }
         self.close_in_order(id);
     }
