@@ -115,6 +115,10 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    async fn sync_all(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     async fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         Ok(1 << 40)
     }

@@ -157,8 +157,9 @@ counters! {
     segments: SegmentCounters {
         writes,
         write_bytes,
-        /// fdatasync of segments.
+        /// Segments synced alone, and syncs of a whole filesystem for many of them.
         syncs,
+        syncs_together,
         /// Reads answered from tails and from files. A fetch that waits for more reads again.
         reads_memory,
         reads_file,

@@ -8,11 +8,12 @@ use super::error::{Fatal, is_disk_full};
 use super::segment::SegmentFile;
 use super::segment::index::{ENTRY_BYTES, INDEX_HEADER_BYTES, Index};
 use super::segment::tail::CHUNK_BYTES_MIN;
-use super::writer::{Chore, Errand, Evictable};
+use super::writer::{CROWD, Chore, Errand, Evictable};
 use super::{LogIndex, partition::PartitionLog};
 use crate::base::ids::Offset;
 use crate::base::time::Nanos;
 use crate::ports::{Disk, OpenMode};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -22,11 +23,17 @@ const LOOK_AGAIN_MS: u64 = 100;
 const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// Partitions flushed for their age in one look: 64 writes of a block ten times a second are little beside anything else.
 const AGED_PER_LOOK: usize = 64;
+/// With more than this appended since the last look, what is aged waits: the journal will ask for it, in larger pieces.
+const CALM_BYTES_PER_LOOK: u64 = 1 << 20;
+/// Entries that an index file may lack while its segment grows: a start after a crash scans some 64 KiB instead, and thousands of small
+/// segments do without the file.
+const INDEX_ENTRIES_MIN: usize = 16;
 
 /// When things were last looked for.
 #[derive(Default)]
 pub(crate) struct Looks {
     last: Nanos,
+    appended_bytes: u64,
     disk_full_tried: Nanos,
     journal_full_tried: Nanos,
 }
@@ -43,7 +50,13 @@ impl<D: Disk> CoreLog<D> {
             state.looks.last = now;
             state.retired_through = retire_through;
             state.retire();
-            state.flush_aged();
+        }
+        if is_look {
+            let appended = state.counters.journal.append_bytes;
+            let before = std::mem::replace(&mut state.looks.appended_bytes, appended);
+            if appended - before <= CALM_BYTES_PER_LOOK {
+                state.flush_aged();
+            }
         }
         if state.writer.disk_full && now.since(state.looks.disk_full_tried) >= DISK_FULL_RETRY_MS * 1_000_000 {
             state.looks.disk_full_tried = now;
@@ -79,7 +92,15 @@ impl<D: Disk> CoreLog<D> {
     }
 
     fn run_errands(&self, state: &mut State<D>) {
-        for errand in std::mem::take(&mut state.writer.errands) {
+        let mut errands = std::mem::take(&mut state.writer.errands);
+        let syncs = state.writer.due_syncs(state.now.mono);
+        if state.writer.syncing_together && !syncs.is_empty() {
+            let log = self.clone();
+            state.disk.spawn(async move { log.sync_together(syncs).await });
+        } else {
+            errands.extend(syncs);
+        }
+        for errand in errands {
             let log = self.clone();
             match errand.chore {
                 Chore::Create => state.disk.spawn(async move { log.create_segment(errand).await }),
@@ -95,14 +116,27 @@ impl<D: Disk> CoreLog<D> {
     }
 
     async fn create_segment(&self, errand: Errand) {
+        self.create_file(errand).await;
+        let mut state = self.0.state.borrow_mut();
+        let State { slots, writer, .. } = &mut *state;
+        writer.created(slots);
+        drop(state);
+        self.0.signal.notify();
+    }
+
+    async fn create_file(&self, errand: Errand) {
         let Errand { log, serial, segment, .. } = errand;
-        let (dir, dir_made) = {
+        let (dir, dir_made, crowded) = {
             let mut state = self.0.state.borrow_mut();
+            let crowded = state.writer.waiting() >= CROWD;
             let Some(partition) = state.log_of(log, serial) else { return };
-            (partition.dir.clone(), partition.dir_made)
+            (partition.dir.clone(), partition.dir_made, crowded)
         };
         let path = dir::segment_path(&dir, segment);
-        let outcome = self.make_file(&dir, dir_made, &path).await;
+        let mut outcome = self.make_file(&dir, dir_made, &path).await;
+        if !crowded && outcome.is_ok() {
+            outcome = self.0.disk.sync_dir(&dir).await.and(outcome);
+        }
         {
             let mut state = self.0.state.borrow_mut();
             let State { slots, writer, .. } = &mut *state;
@@ -113,6 +147,7 @@ impl<D: Disk> CoreLog<D> {
                     partition.dir_made = true;
                     if let Some(segment) = partition.segment_mut(segment) {
                         segment.file = SegmentFile::Open(file);
+                        segment.is_named = !crowded;
                     }
                 }
                 Err(error) => {
@@ -129,25 +164,22 @@ impl<D: Disk> CoreLog<D> {
             }
             writer.enqueue(log, partition);
         }
-        self.0.signal.notify();
     }
 
-    /// A new file, durable by name. One that a crash left behind under this name is made empty.
+    /// A new file. One that a crash left behind under this name is made empty.
     async fn make_file(&self, dir: &Path, dir_made: bool, path: &Path) -> io::Result<D::File> {
         let disk = &self.0.disk;
         if !dir_made {
             disk.create_dir(dir).await?;
         }
-        let file = match disk.open(path, OpenMode::CreateDirect).await {
+        match disk.open(path, OpenMode::CreateDirect).await {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let file = disk.open(path, OpenMode::Direct).await?;
                 disk.set_file_bytes(&file, 0).await?;
-                file
+                Ok(file)
             }
-            other => other?,
-        };
-        disk.sync_dir(dir).await?;
-        Ok(file)
+            other => other,
+        }
     }
 
     async fn allocate_segment(&self, errand: Errand) {
@@ -185,32 +217,73 @@ impl<D: Disk> CoreLog<D> {
 
     async fn sync_segment(&self, errand: Errand) {
         let Errand { log, serial, segment: base, .. } = errand;
-        let (file, written, dir) = {
+        let (file, written, is_named, dir) = {
             let mut state = self.0.state.borrow_mut();
             state.counters.segments.syncs += 1;
             let Some(partition) = state.log_of(log, serial) else { return };
             let dir = partition.dir.clone();
             let Some(segment) = partition.segment_mut(base) else { return };
             let SegmentFile::Open(file) = &segment.file else { return };
-            (file.clone(), segment.written, dir)
+            (file.clone(), segment.written, segment.is_named, dir)
         };
-        if let Err(error) = self.0.disk.sync(&file).await {
+        let mut outcome = self.0.disk.sync(&file).await;
+        if outcome.is_ok() && !is_named {
+            outcome = self.0.disk.sync_dir(&dir).await;
+        }
+        if let Err(error) = outcome {
             return self.fail("sync the segment", &dir::segment_path(&dir, base), &error);
         }
-        let is_finished = {
-            let mut state = self.0.state.borrow_mut();
-            let Some(partition) = state.log_of(log, serial) else { return };
-            let Some(segment) = partition.segment_mut(base) else { return };
-            segment.synced = segment.synced.max(written);
-            let is_finished = segment.sealed && segment.synced == segment.bytes;
-            // What is finished stays marked until its file is closed.
-            segment.syncing = is_finished;
-            state.after_write(log, serial);
-            is_finished
-        };
+        let is_finished = self.0.state.borrow_mut().note_synced(log, serial, base, written);
         self.0.signal.notify();
-        self.save_index(log, serial, base).await;
-        if is_finished {
+        self.after_sync(log, serial, base, is_finished.then_some(file)).await;
+    }
+
+    /// Syncs all filesystems that hold one of these segments, with whatever else is on them: hundreds of files cost one transaction each
+    /// otherwise.
+    async fn sync_together(&self, errands: Vec<Errand>) {
+        let mut segments = Vec::with_capacity(errands.len());
+        let mut data_dirs = BTreeMap::new();
+        {
+            let mut state = self.0.state.borrow_mut();
+            state.counters.segments.syncs_together += 1;
+            for Errand { log, serial, segment: base, .. } in errands {
+                let Some(partition) = state.log_of(log, serial) else { continue };
+                let data_dir = partition.dir.parent().unwrap_or(&partition.dir).to_owned();
+                let Some(segment) = partition.segment_mut(base) else { continue };
+                let SegmentFile::Open(file) = &segment.file else { continue };
+                data_dirs.insert(data_dir, file.clone());
+                segments.push((log, serial, base, segment.written, file.clone()));
+            }
+        }
+        for (data_dir, file) in &data_dirs {
+            let mut outcome = self.0.disk.sync_all(data_dir).await;
+            if outcome.is_ok() {
+                // Where no name and no size had changed, XFS would not have told the device to empty its cache.
+                outcome = self.0.disk.sync(file).await;
+            }
+            if let Err(error) = outcome {
+                return self.fail("sync the segments in", data_dir, &error);
+            }
+        }
+        let mut state = self.0.state.borrow_mut();
+        state.writer.syncing_together = false;
+        for (log, serial, base, written, file) in segments {
+            let is_finished = state.note_synced(log, serial, base, written);
+            if is_finished || state.lacks_index(log, serial, base) {
+                let core = self.clone();
+                state.disk.spawn(async move { core.after_sync(log, serial, base, is_finished.then_some(file)).await });
+            }
+        }
+        drop(state);
+        self.0.signal.notify();
+    }
+
+    async fn after_sync(&self, log: LogIndex, serial: u64, base: Offset, finished: Option<D::File>) {
+        let is_lacking = self.0.state.borrow_mut().lacks_index(log, serial, base);
+        if is_lacking || finished.is_some() {
+            self.save_index(log, serial, base).await;
+        }
+        if let Some(file) = finished {
             self.finish_segment(log, serial, base, file).await;
         }
     }
@@ -296,6 +369,29 @@ impl<D: Disk> CoreLog<D> {
 }
 
 impl<D: Disk> State<D> {
+    /// The first `written` bytes of a segment are durable. True where that is all of it for ever: then it stays marked as being synced
+    /// until its file is closed.
+    fn note_synced(&mut self, log: LogIndex, serial: u64, base: Offset, written: u64) -> bool {
+        let Some(segment) = self.log_of(log, serial).and_then(|partition| partition.segment_mut(base)) else {
+            return false;
+        };
+        segment.is_named = true;
+        segment.synced = segment.synced.max(written);
+        let is_finished = segment.sealed && segment.synced == segment.bytes;
+        segment.syncing = is_finished;
+        self.after_write(log, serial);
+        is_finished
+    }
+
+    /// The segment's index file lacks so much that it is worth a write.
+    fn lacks_index(&mut self, log: LogIndex, serial: u64, base: Offset) -> bool {
+        let segment = self.log_of(log, serial).and_then(|partition| partition.segment_mut(base));
+        segment.is_some_and(|segment| {
+            let entries = segment.index.as_ref().map_or(0, |index| index.entries().len());
+            entries >= segment.index_saved + INDEX_ENTRIES_MIN
+        })
+    }
+
     /// Hurries whoever keeps the journal files alive that are to be freed.
     fn retire(&mut self) {
         let State { ring, slots, writer, checkpoints_due, .. } = self;
@@ -342,9 +438,8 @@ impl<D: Disk> State<D> {
 
     /// Writes small pieces early where unwritten bytes take up the memory.
     fn relieve_pressure(&mut self) {
-        let mut bound = AGED_PER_LOOK;
-        while self.writer.dirty_bytes > self.writer.tail_bytes_max as u64 / 4 && bound > 0 {
-            bound -= 1;
+        // No more than are written soon: those that wait longer gather larger pieces.
+        while self.writer.dirty_bytes > self.writer.tail_bytes_max as u64 / 4 && self.writer.waiting() < AGED_PER_LOOK {
             let Some((since, log, serial)) = self.writer.oldest_dirty(Nanos(u64::MAX)) else { return };
             self.flush_soon(log, serial, since);
         }

@@ -62,6 +62,8 @@ pub(super) struct SegmentWriter<D: Disk> {
     written: usize,
     /// The file was changed since its last sync.
     touched: bool,
+    /// … or made.
+    made: bool,
     index: Index,
     index_saved: usize,
     max_timestamp: TimestampMs,
@@ -98,6 +100,7 @@ impl<D: Disk> SegmentWriter<D> {
             pending: Vec::new(),
             written: 0,
             touched: false,
+            made: false,
             index: Index::default(),
             index_saved: 0,
             max_timestamp: NO_TIMESTAMP,
@@ -168,9 +171,9 @@ impl<D: Disk> SegmentWriter<D> {
         disk.create_dir(&self.dir).await.map_err(LogError::io("make", &self.dir))?;
         let path = dir::segment_path(&self.dir, base);
         let file = disk.open(&path, OpenMode::CreateDirect).await.map_err(LogError::io("make", &path))?;
-        disk.sync_dir(&self.dir).await.map_err(LogError::io("sync", &self.dir))?;
         self.base = base;
         self.file = Some(file);
+        self.made = true;
         self.position = 0;
         self.pending = SegmentHeader::new(self.id, base).encode();
         self.written = 0;
@@ -207,12 +210,25 @@ impl<D: Disk> SegmentWriter<D> {
         Ok(())
     }
 
+    /// The file, if it was changed.
+    pub fn changed(&self) -> Option<&D::File> {
+        self.file.as_ref().filter(|_| self.touched)
+    }
+
     /// Makes the file durable if it was changed.
-    pub async fn sync(&self, disk: &D) -> Result<(), LogError> {
-        match self.file.as_ref().filter(|_| self.touched) {
-            Some(file) => disk.sync(file).await.map_err(|error| self.failed(error)),
-            None => Ok(()),
+    pub async fn sync(&mut self, disk: &D) -> Result<(), LogError> {
+        let Some(file) = self.changed() else { return Ok(()) };
+        disk.sync(file).await.map_err(|error| self.failed(error))?;
+        if self.made {
+            disk.sync_dir(&self.dir).await.map_err(LogError::io("sync", &self.dir))?;
         }
+        self.synced();
+        Ok(())
+    }
+
+    /// The file is durable, and its name.
+    pub fn synced(&mut self) {
+        (self.touched, self.made) = (false, false);
     }
 
     /// What the partition goes on with; `None` without a batch.

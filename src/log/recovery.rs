@@ -11,6 +11,7 @@ use super::journal::format::{Checkpoint, EpochStart, Kind, RecordHeader};
 use super::journal::scan::{Position, Records, ScannedJournal, ScannedPartition, Truncation};
 use super::segment::load::{BatchWalk, load};
 use super::together::together;
+use super::writer::CROWD;
 use crate::base::batch::BatchHeader;
 use crate::base::ids::{Offset, PartitionId};
 use crate::ports::Disk;
@@ -101,10 +102,29 @@ pub async fn recover<D: Disk>(
     }
     together(repairs.values_mut().map(|repair| repair.settle(disk))).await?;
     // All syncs behind all writes: the filesystem then has one transaction to commit rather than one for each file.
+    sync_together(disk, data_dir, &mut repairs).await?;
     let finishing = repairs.into_iter().map(async |(id, repair)| Ok((id, repair.finish(disk).await?)));
     let mut results = together(finishing).await?;
     results.sort_by_key(|(id, _)| *id);
     Ok(results)
+}
+
+/// Syncs the files of many partitions with one call; those of a few are left to `finish`.
+async fn sync_together<D: Disk>(
+    disk: &D,
+    data_dir: &Path,
+    repairs: &mut HashMap<PartitionId, Repair<D>>,
+) -> Result<(), LogError> {
+    let writers = || repairs.values().filter_map(|repair| repair.writer.as_ref());
+    let changed: Vec<&D::File> = writers().filter_map(SegmentWriter::changed).collect();
+    if changed.len() < CROWD {
+        return Ok(());
+    }
+    disk.sync_all(data_dir).await.map_err(LogError::io("sync", data_dir))?;
+    // See `sync_all`.
+    disk.sync(changed[0]).await.map_err(LogError::io("sync", data_dir))?;
+    repairs.values_mut().filter_map(|repair| repair.writer.as_mut()).for_each(SegmentWriter::synced);
+    Ok(())
 }
 
 /// Gives the journal's records to the repairs once more, writing as often as memory asks for it.
@@ -299,7 +319,7 @@ impl<D: Disk> Repair<D> {
         if let Some(damage) = self.damage {
             return Ok(Err(damage));
         }
-        if let Some(writer) = self.writer {
+        if let Some(mut writer) = self.writer {
             writer.sync(disk).await?;
             self.recovered.active = writer.into_active();
         }

@@ -2,7 +2,8 @@
 //!
 //! Only what the journal holds durably is written, so a segment never knows more than the journal. Never on the path of an
 //! acknowledgement. Large pieces are written without waiting for the device and synced once for each journal file that waits for them; small
-//! ones carry their own sync.
+//! ones carry their own sync. Where many partitions wait, none does: one sync of the whole filesystem then serves hundreds of files, and the
+//! names of new ones with them.
 
 use super::LogIndex;
 use super::core::State;
@@ -27,6 +28,13 @@ const COPY_BYTES_MAX: u64 = 64 << 10;
 const ALLOCATE_BYTES_MIN: u64 = 1 << 20;
 const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 
+/// With this many partitions waiting, syncs are made for all of them together.
+pub(crate) const CROWD: usize = 32;
+/// How long syncs are gathered while many partitions are written: each is a transaction of the filesystem, however many segments it serves.
+const GATHER_SYNCS_MS: u64 = 100;
+/// Files being made at once: the first of thousands are to be written while the last are made.
+const CREATING_MAX: usize = 64;
+
 /// A piece on its way, by the token of its write.
 struct InFlight {
     token: u64,
@@ -42,7 +50,7 @@ pub(crate) enum Chore {
     Create,
     /// Grow it ahead of its content.
     Allocate,
-    /// `fdatasync` it.
+    /// Make what is written of it durable, its name included.
     Sync,
 }
 
@@ -70,6 +78,15 @@ pub(crate) struct Writer<D: Disk> {
     next_token: u64,
     /// To be taken by the background.
     pub errands: Vec<Errand>,
+    /// Segments to be synced, alone or together.
+    syncs: Vec<Errand>,
+    /// A sync of many is on its way; the next one waits for it.
+    pub syncing_together: bool,
+    /// Since when `syncs` are gathered, while they are.
+    gathering_since: Option<Nanos>,
+    creating: usize,
+    /// Partitions whose files are made when others have been. They count as queued.
+    to_create: VecDeque<LogIndex>,
     /// Memory taken from the pool by all tails.
     pub tail_bytes: usize,
     pub tail_bytes_max: usize,
@@ -119,6 +136,11 @@ impl<D: Disk> Writer<D> {
             in_flight_max: settings.pieces_in_flight_max,
             next_token: 0,
             errands: Vec::new(),
+            syncs: Vec::new(),
+            syncing_together: false,
+            gathering_since: None,
+            creating: 0,
+            to_create: VecDeque::new(),
             tail_bytes: 0,
             tail_bytes_max: settings.tail_bytes,
             dirty_bytes: 0,
@@ -150,6 +172,37 @@ impl<D: Disk> Writer<D> {
             partition.queued = true;
             self.queue.push_back(log);
         }
+    }
+
+    /// Partitions that wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.queue.len() + self.to_create.len() + self.creating
+    }
+
+    /// A file was made, or could not be: the next one's turn.
+    pub fn created(&mut self, slots: &mut [Option<PartitionLog<D>>]) {
+        self.creating -= 1;
+        while let Some(log) = self.to_create.pop_front() {
+            if let Some(partition) = slots.get_mut(log.0 as usize).and_then(Option::as_mut) {
+                partition.queued = false;
+                return self.enqueue(log, partition);
+            }
+        }
+    }
+
+    /// The syncs to make now: one by one, or all at once where `syncing_together` is true then. Many wait for those that come soon.
+    pub fn due_syncs(&mut self, now: Nanos) -> Vec<Errand> {
+        if self.syncing_together || self.syncs.is_empty() {
+            return Vec::new();
+        }
+        let many = self.syncs.len().max(self.waiting()) >= CROWD;
+        let since = *self.gathering_since.get_or_insert(now);
+        if many && now.since(since) < GATHER_SYNCS_MS * 1_000_000 {
+            return Vec::new();
+        }
+        self.gathering_since = None;
+        self.syncing_together = self.syncs.len() >= CROWD;
+        std::mem::take(&mut self.syncs)
     }
 
     /// More of `partition` is durable in the journal.
@@ -214,14 +267,20 @@ impl<D: Disk> Writer<D> {
                 continue;
             }
             let forced = partition.is_forced(retire_through);
-            match next_step(disk, partition, forced) {
+            let crowded = self.waiting() >= CROWD;
+            match next_step(disk, partition, forced, crowded) {
                 Step::Write(plan) => {
                     self.allocate_ahead(log, partition, &plan);
                     self.submit(disk, log, partition, plan);
                     self.enqueue(log, partition);
                     rounds += 1;
                 }
+                Step::Create(_) if self.creating >= CREATING_MAX => {
+                    partition.queued = true;
+                    self.to_create.push_back(log);
+                }
                 Step::Create(segment) => {
+                    self.creating += 1;
                     partition.segment_mut(segment).expect("it was just found").file = SegmentFile::Creating;
                     let serial = partition.serial;
                     self.errands.push(Errand { chore: Chore::Create, log, serial, segment });
@@ -260,14 +319,14 @@ impl<D: Disk> Writer<D> {
             let lacks = segment.synced < segment.written || finished;
             if wanted && lacks && !segment.syncing && segment.is_open() && segment.allocating.is_none() {
                 segment.syncing = true;
-                self.errands.push(Errand { chore: Chore::Sync, log, serial, segment: segment.base_offset });
+                self.syncs.push(Errand { chore: Chore::Sync, log, serial, segment: segment.base_offset });
             }
         }
     }
 }
 
-/// What to write next of `partition`. `forced`: also what does not fill a piece.
-fn next_step<D: Disk>(disk: &D, partition: &mut PartitionLog<D>, forced: bool) -> Step<D::Buffer> {
+/// What to write next of `partition`. `forced`: also what does not fill a piece; `crowded`: it will be synced with others.
+fn next_step<D: Disk>(disk: &D, partition: &mut PartitionLog<D>, forced: bool, crowded: bool) -> Step<D::Buffer> {
     let durable = partition.durable.place;
     let clean = partition.clean_before;
     let from = partition.segments.partition_point(|segment| segment.base_offset < clean);
@@ -285,13 +344,20 @@ fn next_step<D: Disk>(disk: &D, partition: &mut PartitionLog<D>, forced: bool) -
             SegmentFile::Closed => panic!("a closed segment has nothing to write"),
             SegmentFile::Open(_) => {}
         }
-        return plan_piece(disk, segment, limit, forced || segment.sealed).map_or(Step::Nothing, Step::Write);
+        let plan = plan_piece(disk, segment, limit, forced || segment.sealed, crowded);
+        return plan.map_or(Step::Nothing, Step::Write);
     }
     Step::Nothing
 }
 
 /// The next write of `segment`, whose bytes may go up to `limit`.
-fn plan_piece<D: Disk>(disk: &D, segment: &Segment<D>, limit: u64, forced: bool) -> Option<Plan<D::Buffer>> {
+fn plan_piece<D: Disk>(
+    disk: &D,
+    segment: &Segment<D>,
+    limit: u64,
+    forced: bool,
+    crowded: bool,
+) -> Option<Plan<D::Buffer>> {
     let start = segment.submitted;
     let position = block_floor(start);
     let is_partial = segment.pieces.back().is_some_and(|piece| !piece.end.is_multiple_of(DISK_BLOCK_BYTES as u64));
@@ -333,7 +399,7 @@ fn plan_piece<D: Disk>(disk: &D, segment: &Segment<D>, limit: u64, forced: bool)
     let buffer = disk.buffer(bytes);
     segment.tail.views(position, end, &mut |view| buffer.append(&view));
     buffer.pad_to_block();
-    let durable = segment.synced >= start;
+    let durable = segment.synced >= start && segment.is_named && !crowded;
     Some(Plan { end, buffer, from: 0, bytes, durable, ..base })
 }
 

@@ -106,6 +106,9 @@ pub trait Disk: Clone + 'static {
     fn remove_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Makes entries of this directory (created, renamed, removed) durable, and itself if `create_dir` made it.
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
+    /// Makes all files and directories on the filesystem that holds `path` durable (syncfs): for many files cheaper than a sync of each.
+    /// A device's cache is sure to be emptied only by a `sync` behind it.
+    fn sync_all(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Free bytes of the filesystem that holds `path`, as an unprivileged process may use them.
     fn free_bytes(&self, path: &Path) -> impl Future<Output = io::Result<u64>>;
 

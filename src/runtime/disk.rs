@@ -204,6 +204,17 @@ fn create_dir(path: &Path, new_dirs: &NewDirs) -> io::Result<()> {
     }
 }
 
+fn sync_all(path: &Path, new_dirs: &NewDirs) -> io::Result<()> {
+    let directory = std::fs::File::open(path)?;
+    let synced = std::mem::take(&mut *new_dirs.lock().expect("never poisoned"));
+    // SAFETY: takes no pointers; the descriptor is open.
+    let outcome = check(unsafe { libc::syncfs(directory.as_raw_fd()) });
+    // Those on other filesystems, or all if it failed, are as they were.
+    let kept = synced.into_iter().filter(|dir| outcome.is_err() || !dir.starts_with(path));
+    new_dirs.lock().expect("never poisoned").extend(kept);
+    outcome
+}
+
 fn free_bytes(path: &Path) -> io::Result<u64> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `path` ends with a zero; `stat` is plain data that the call fills.
@@ -366,6 +377,11 @@ impl Disk for CoreDisk {
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
         let new_dirs = self.new_dirs.clone();
         self.call(path, move |path| sync_dir(path, &new_dirs))
+    }
+
+    fn sync_all(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
+        let new_dirs = self.new_dirs.clone();
+        self.call(path, move |path| sync_all(path, &new_dirs))
     }
 
     fn free_bytes(&self, path: &Path) -> impl Future<Output = io::Result<u64>> {

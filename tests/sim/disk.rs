@@ -541,6 +541,18 @@ impl Disk for SimDisk {
         .await
     }
 
+    async fn sync_all(&self, _path: &Path) -> io::Result<()> {
+        self.job(|storage| {
+            storage.inodes.iter_mut().for_each(Inode::sync);
+            for dir in storage.directories.values_mut() {
+                dir.durable = dir.now.clone();
+                dir.unsynced.clear();
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
         self.job(|storage| Ok(storage.space.saturating_sub(storage.used()))).await
     }

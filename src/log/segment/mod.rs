@@ -21,7 +21,7 @@ pub(crate) enum SegmentFile<F> {
     Absent,
     /// A background task is making it.
     Creating,
-    /// Made, and its directory entry durable.
+    /// Made.
     Open(F),
     /// Sealed and wholly written: opened again only for reading.
     Closed,
@@ -49,6 +49,8 @@ pub(crate) struct Segment<D: Disk> {
     pub synced: u64,
     pub pieces: VecDeque<Piece>,
     pub file: SegmentFile<D::File>,
+    /// The file's name is durable. Before, `synced` does not move.
+    pub is_named: bool,
     /// For reads through the page cache.
     pub reader: Option<D::File>,
     /// `None` where it has to be loaded from its file.
@@ -87,6 +89,7 @@ impl<D: Disk> Segment<D> {
             synced: 0,
             pieces: VecDeque::new(),
             file: SegmentFile::Absent,
+            is_named: false,
             reader: None,
             index: Some(Index::default()),
             index_saved: 0,
@@ -114,6 +117,7 @@ impl<D: Disk> Segment<D> {
             index: None,
             max_timestamp: None,
             file: SegmentFile::Closed,
+            is_named: true,
             sealed: true,
             ..Segment::new(base_offset)
         }
