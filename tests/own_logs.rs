@@ -88,6 +88,7 @@ fn settings(run: &Run) -> ShardSettings {
         cluster_id: "cluster".into(),
         host: "localhost".into(),
         port: 9092,
+        core_ports: vec![],
         data_dir: DATA.into(),
         data_dirs: vec![DATA.into()],
         log: LogSettings {

@@ -15,7 +15,7 @@ use crate::cluster::configs::{
     BrokerConfigs, ConfigSource, Described, DescribedSynonym, Overrides, describe_broker, describe_topic,
 };
 use crate::cluster::controller::{ConfigOp, Refusal};
-use crate::cluster::image::Image;
+use crate::cluster::image::{Image, node_of};
 use crate::cluster::names;
 use crate::ports::Disk;
 use crate::protocol::messages::describe_configs::{
@@ -237,7 +237,7 @@ fn resource(resource_type: i8, name: &str, node: NodeId) -> Result<Resource, Ref
 fn own_node(name: &str, node: NodeId) -> Result<NodeId, Refusal> {
     let id: i32 =
         name.parse().map_err(|_| invalid_request(format!("Node id must be an integer, but it is: {name}")))?;
-    if id != node.0 {
+    if node_of(NodeId(id)) != node {
         let expected = node.0;
         let message = format!("Unexpected broker id, expected {expected} or empty string, but received {name}");
         return Err(invalid_request(message));

@@ -8,8 +8,8 @@ use super::operations;
 use super::reply::Reply;
 use super::work::{Start, Step, Work};
 use crate::base::error::ErrorCode;
-use crate::base::ids::TopicId;
-use crate::cluster::image::{Image, Topic};
+use crate::base::ids::{NodeId, TopicId};
+use crate::cluster::image::{Image, Partition, Topic};
 use crate::cluster::names;
 use crate::ports::Disk;
 use crate::protocol::messages::metadata::{
@@ -163,13 +163,16 @@ impl Describing {
 }
 
 fn describe<'a>(image: &Image, topic: &'a Topic) -> MetadataResponseTopic<'a> {
-    let partition = |(index, partition): (usize, &crate::cluster::image::Partition)| MetadataResponsePartition {
+    let told = |partition: &Partition, nodes: &[NodeId]| {
+        nodes.iter().map(|&node| image.advertised_replica(partition, node).0).collect()
+    };
+    let partition = |(index, partition): (usize, &Partition)| MetadataResponsePartition {
         error_code: ErrorCode::None.code(),
         partition_index: index as i32,
         leader_id: image.advertised_leader(partition).0,
         leader_epoch: partition.leader_epoch,
-        replica_nodes: partition.replicas.iter().map(|node| node.0).collect(),
-        isr_nodes: partition.isr.iter().map(|node| node.0).collect(),
+        replica_nodes: told(partition, &partition.replicas),
+        isr_nodes: told(partition, &partition.isr),
         offline_replicas: vec![],
     };
     MetadataResponseTopic {

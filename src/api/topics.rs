@@ -13,6 +13,7 @@ use crate::base::error::ErrorCode;
 use crate::base::ids::{NodeId, TopicId};
 use crate::cluster::configs::{BrokerConfigs, Described, describe_topic};
 use crate::cluster::controller::{CreatedTopic, Refusal};
+use crate::cluster::image::node_of;
 use crate::ports::Disk;
 use crate::protocol::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
@@ -49,8 +50,12 @@ pub fn create<D: Disk>(cx: &Context<'_, D>, request: &CreateTopicsRequest<'_>, v
     })
 }
 
+/// The brokers behind the node ids that clients know.
+fn nodes(ids: &[i32]) -> Vec<NodeId> {
+    ids.iter().map(|&id| node_of(NodeId(id))).collect()
+}
+
 fn topic_wanted(topic: &CreatableTopic<'_>) -> TopicWanted {
-    let nodes = |ids: &[i32]| ids.iter().copied().map(NodeId).collect();
     TopicWanted {
         name: topic.name.to_owned(),
         partition_count: topic.num_partitions,
@@ -187,7 +192,6 @@ pub fn create_partitions<D: Disk>(
 }
 
 fn partitions_wanted(topic: &CreatePartitionsTopic<'_>) -> PartitionsWanted {
-    let nodes = |ids: &[i32]| ids.iter().copied().map(NodeId).collect();
     let assignments = topic.assignments.as_ref();
     PartitionsWanted {
         name: topic.name.to_owned(),

@@ -82,6 +82,8 @@ pub struct ServerConfig {
     pub listen: HostPort,
     /// `advertised.listeners`; `None`: clients are told the address that was bound.
     pub advertise: Option<HostPort>,
+    /// `core.listeners.port`: the first core's, 0 for free ones; `None`: no core has a listener of its own.
+    pub core_listeners: Option<u16>,
     /// `admin.listen`; `None`: nothing is served there.
     pub admin: Option<AdminListen>,
     /// `log.dirs`; at least one, each locked by this process.

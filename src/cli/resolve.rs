@@ -29,6 +29,7 @@ pub fn config(settings: &Settings, facts: Facts) -> Config {
             cluster_id: facts.cluster_id,
             listen: address(settings, "listeners").expect("it has a default"),
             advertise: address(settings, "advertised.listeners"),
+            core_listeners: settings.integer("core.listeners.port").map(|port| port as u16),
             admin: admin(settings),
             data_dirs: data_dirs(settings),
             disk_reserve_bytes: values.u64("disk.reserve.bytes"),

@@ -9,6 +9,7 @@ use super::settings::Settings;
 use super::{example, relations};
 use crate::base::config::Config;
 use crate::base::exit::Exit;
+use crate::cluster::image::NODE_WITH_CORES_MAX;
 use crate::log::LogSettings;
 use crate::runtime::host::{self, DataDirLock, Identity, IdentityWanted};
 use std::time::Duration;
@@ -85,6 +86,11 @@ pub fn choose(args: &ServeArgs) -> Result<(Settings, Vec<usize>), StartError> {
 fn config(settings: &Settings, cpus: Vec<usize>, identity: Identity) -> Result<Config, StartError> {
     let Identity { node_id, cluster_id } = identity;
     let config = resolve::config(settings, Facts { cpus, node_id, cluster_id });
+    if config.server.core_listeners.is_some() && node_id >= NODE_WITH_CORES_MAX {
+        let cited = settings.cite("core.listeners.port");
+        let reason = format!("{cited} needs a node.id below {NODE_WITH_CORES_MAX}, and this is node {node_id}");
+        return Err(StartError::new(Exit::Config, reason));
+    }
     match LogSettings::of(&config).check() {
         Ok(()) => Ok(config),
         Err(reason) => Err(StartError::new(Exit::Config, format!("the log cannot work with these settings: {reason}"))),

@@ -3,7 +3,7 @@
 //! A command says what has been decided, with all ids in it; it is valid or not by itself and by the image, never by a clock.
 //! Encoding: version, kind, fields; damage is found by the batch that carries them.
 
-use super::image::Partition;
+use super::image::{Broker, Partition};
 use crate::base::fields::{Fields, FieldsError, put_text};
 use crate::base::ids::{CoreIndex, NodeId, TopicId};
 
@@ -19,12 +19,10 @@ pub enum Command {
     InitCluster {
         cluster_id: String,
     },
-    /// A broker is there, or has another address or number of cores than before.
+    /// A broker is there, or has other addresses or another number of cores than before.
     RegisterBroker {
         node: NodeId,
-        host: String,
-        port: u16,
-        core_count: u16,
+        broker: Broker,
     },
     /// A topic with all its partitions, counted from 0.
     CreateTopic {
@@ -73,6 +71,8 @@ const MOVE_PARTITION: u8 = 6;
 const SET_TOPIC_CONFIGS: u8 = 7;
 const SET_BROKER_CONFIGS: u8 = 8;
 const ALLOCATE_PRODUCER_IDS: u8 = 9;
+/// As `REGISTER_BROKER`, with the port of each core behind it.
+const REGISTER_BROKER_WITH_CORES: u8 = 10;
 
 /// A node id that means "all brokers"; real ones are at least 0.
 const ALL_NODES: i32 = -1;
@@ -83,11 +83,12 @@ impl Command {
         let mut out = vec![VERSION, self.kind()];
         match self {
             Command::InitCluster { cluster_id } => put_text(&mut out, cluster_id),
-            Command::RegisterBroker { node, host, port, core_count } => {
+            Command::RegisterBroker { node, broker } => {
                 out.extend_from_slice(&node.0.to_be_bytes());
-                put_text(&mut out, host);
-                out.extend_from_slice(&port.to_be_bytes());
-                out.extend_from_slice(&core_count.to_be_bytes());
+                put_text(&mut out, &broker.host);
+                for number in [broker.port, broker.core_count].iter().chain(&broker.core_ports) {
+                    out.extend_from_slice(&number.to_be_bytes());
+                }
             }
             Command::CreateTopic { id, name, partitions, configs } => {
                 out.extend_from_slice(&id.0);
@@ -125,7 +126,8 @@ impl Command {
     fn kind(&self) -> u8 {
         match self {
             Command::InitCluster { .. } => INIT_CLUSTER,
-            Command::RegisterBroker { .. } => REGISTER_BROKER,
+            Command::RegisterBroker { broker, .. } if broker.core_ports.is_empty() => REGISTER_BROKER,
+            Command::RegisterBroker { .. } => REGISTER_BROKER_WITH_CORES,
             Command::CreateTopic { .. } => CREATE_TOPIC,
             Command::DeleteTopic { .. } => DELETE_TOPIC,
             Command::AddPartitions { .. } => ADD_PARTITIONS,
@@ -148,12 +150,8 @@ impl Command {
         }
         let command = match from.u8()? {
             INIT_CLUSTER => Command::InitCluster { cluster_id: from.text()?.to_owned() },
-            REGISTER_BROKER => Command::RegisterBroker {
-                node: node(&mut from)?,
-                host: from.text()?.to_owned(),
-                port: from.u16()?,
-                core_count: from.u16()?,
-            },
+            REGISTER_BROKER => register(&mut from, false)?,
+            REGISTER_BROKER_WITH_CORES => register(&mut from, true)?,
             CREATE_TOPIC => Command::CreateTopic {
                 id: TopicId(from.array()?),
                 name: from.text()?.to_owned(),
@@ -186,6 +184,16 @@ impl Command {
         from.end()?;
         Ok(command)
     }
+}
+
+fn register(from: &mut Fields<'_>, with_cores: bool) -> Result<Command, FieldsError> {
+    let (node, host, port, core_count) = (node(from)?, from.text()?.to_owned(), from.u16()?, from.u16()?);
+    let ports = if with_cores { core_count } else { 0 };
+    if usize::from(ports) > from.remaining() / 2 {
+        return Err(FieldsError::Malformed);
+    }
+    let core_ports = (0..ports).map(|_| from.u16()).collect::<Result<_, _>>()?;
+    Ok(Command::RegisterBroker { node, broker: Broker { host, port, core_count, core_ports } })
 }
 
 /// Bytes of a partition with one replica that is in sync: leader, epoch, core, two counts, two node ids.
@@ -291,9 +299,16 @@ mod tests {
         let partitions = || prop::collection::vec(partition(), 0..4);
         prop_oneof![
             text().prop_map(|cluster_id| Command::InitCluster { cluster_id }),
-            (0..i32::MAX, text(), any::<u16>(), any::<u16>()).prop_map(|(node, host, port, core_count)| {
-                Command::RegisterBroker { node: NodeId(node), host, port, core_count }
-            }),
+            (0..i32::MAX, text(), any::<u16>(), any::<u16>(), any::<bool>()).prop_map(
+                |(node, host, port, core_count, with_cores)| {
+                    let core_count = if with_cores { 1 + core_count % 4 } else { core_count };
+                    let core_ports = (0..core_count).filter(|_| with_cores).map(|core| port ^ core).collect();
+                    Command::RegisterBroker {
+                        node: NodeId(node),
+                        broker: Broker { host, port, core_count, core_ports },
+                    }
+                }
+            ),
             (id(), text(), partitions(), changes()).prop_map(|(id, name, partitions, configs)| Command::CreateTopic {
                 id,
                 name,

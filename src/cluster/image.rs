@@ -17,6 +17,26 @@ pub struct Broker {
     pub port: u16,
     /// Cores that own partitions there; at least 1.
     pub core_count: u16,
+    /// The port on which each core listens by itself. Empty without core listeners; else as many as cores.
+    pub core_ports: Vec<u16>,
+}
+
+/// Node ids from here on are those of single cores: two to the thirtieth, then the broker's id, then ten bits of core.
+const CORE_IDS_FROM: i32 = 1 << 30;
+const CORE_BITS: u32 = 10;
+/// A broker with core listeners has a smaller node id than this.
+pub const NODE_WITH_CORES_MAX: i32 = 1 << (30 - CORE_BITS);
+
+/// The broker behind a node id that clients were told.
+pub fn node_of(advertised: NodeId) -> NodeId {
+    match advertised.0 {
+        id if id >= CORE_IDS_FROM => NodeId((id - CORE_IDS_FROM) >> CORE_BITS),
+        _ => advertised,
+    }
+}
+
+fn core_id(node: NodeId, core: usize) -> NodeId {
+    NodeId(CORE_IDS_FROM | (node.0 << CORE_BITS) | core as i32)
 }
 
 /// One partition of a topic.
@@ -91,14 +111,28 @@ impl Image {
         self.brokers.iter().map(|(&node, broker)| (node, broker))
     }
 
-    /// The node ids and addresses that clients are told. One for each broker; with core listeners it will be one for each core.
+    /// The node ids and addresses that clients are told: one for each broker, or for each core of one that has core listeners.
     pub fn advertised_brokers(&self) -> impl Iterator<Item = (NodeId, &str, u16)> {
-        self.brokers.iter().map(|(&node, broker)| (node, broker.host.as_str(), broker.port))
+        self.brokers.iter().flat_map(|(&node, broker)| {
+            let whole = broker.core_ports.is_empty().then_some((node, broker.port));
+            let ports = broker.core_ports.iter().enumerate();
+            let told = whole.into_iter().chain(ports.map(move |(core, &port)| (core_id(node, core), port)));
+            told.map(|(id, port)| (id, broker.host.as_str(), port))
+        })
     }
 
     /// The node id that clients are told to ask for this partition; one of `advertised_brokers`.
     pub fn advertised_leader(&self, partition: &Partition) -> NodeId {
-        partition.leader
+        self.advertised_replica(partition, partition.leader)
+    }
+
+    /// The node id under which clients know a replica of this partition.
+    pub fn advertised_replica(&self, partition: &Partition, replica: NodeId) -> NodeId {
+        match self.broker(replica).map_or(0, |broker| broker.core_ports.len()) {
+            0 => replica,
+            // Only the leader's core is known; any core of the others will do.
+            cores => core_id(replica, usize::from(partition.core.0) % cores),
+        }
     }
 
     pub fn topic(&self, id: TopicId) -> Option<&Topic> {
@@ -115,7 +149,7 @@ impl Image {
     }
 
     /// Topics by id, from `first` on.
-    pub(super) fn topics_from(&self, first: TopicId) -> impl Iterator<Item = &Topic> {
+    pub fn topics_from(&self, first: TopicId) -> impl Iterator<Item = &Topic> {
         self.topics.range(first..).map(|(_, topic)| topic)
     }
 
@@ -164,10 +198,12 @@ impl Image {
     pub fn apply(&mut self, command: &Command) -> Result<(), Contradiction> {
         match command {
             Command::InitCluster { cluster_id } => self.init(cluster_id)?,
-            Command::RegisterBroker { node, host, port, core_count } => {
+            Command::RegisterBroker { node, broker } => {
+                let Broker { core_count, core_ports, .. } = broker;
                 check(*core_count >= 1, "a broker has at least one core")?;
-                let broker = Broker { host: host.clone(), port: *port, core_count: *core_count };
-                self.brokers.insert(*node, broker);
+                let all = core_ports.is_empty() || core_ports.len() == usize::from(*core_count);
+                check(all && (core_ports.is_empty() || node.0 < NODE_WITH_CORES_MAX), "all cores listen, or none")?;
+                self.brokers.insert(*node, broker.clone());
             }
             Command::CreateTopic { id, name, partitions, configs } => self.create(*id, name, partitions, configs)?,
             Command::DeleteTopic { id } => self.delete(*id)?,

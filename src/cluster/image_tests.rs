@@ -18,11 +18,43 @@ fn create(number: u8, name: &str, cores: &[u16]) -> Command {
 }
 
 fn register(node: i32, core_count: u16) -> Command {
-    Command::RegisterBroker { node: NodeId(node), host: "broker".to_owned(), port: 9092, core_count }
+    let broker = Broker { host: "broker".to_owned(), port: 9092, core_count, core_ports: vec![] };
+    Command::RegisterBroker { node: NodeId(node), broker }
 }
 
 fn image(commands: &[Command]) -> Image {
     Image::from_snapshot(&[&[register(1, 4)], commands].concat(), 0).expect("commands follow each other")
+}
+
+#[test]
+fn with_core_listeners_clients_are_told_of_each_core_as_a_broker() {
+    let told = |image: &Image| -> Vec<(i32, u16)> {
+        image.advertised_brokers().map(|(node, _, port)| (node.0, port)).collect()
+    };
+    let mut image = image(&[create(1, "t", &[0, 1])]);
+    assert_eq!(told(&image), [(1, 9092)]);
+    let partition = |image: &Image, index| image.partition(PartitionId { topic: id(1), index }).unwrap().clone();
+    assert_eq!(image.advertised_leader(&partition(&image, 1)), NodeId(1));
+
+    let broker = |core_count, core_ports| Broker { host: "broker".to_owned(), port: 9092, core_count, core_ports };
+    let with = |broker| Command::RegisterBroker { node: NodeId(1), broker };
+    image.apply(&with(broker(2, vec![5000, 6000]))).expect("a port for each core");
+    let brokers = told(&image);
+    assert_eq!(brokers.iter().map(|(_, port)| *port).collect::<Vec<_>>(), [5000, 6000]);
+    for index in [0, 1] {
+        let partition = partition(&image, index);
+        let leader = image.advertised_leader(&partition);
+        assert_eq!(leader.0, brokers[index as usize].0);
+        assert_eq!((node_of(leader), image.advertised_replica(&partition, NodeId(1))), (NodeId(1), leader));
+    }
+    assert_eq!(node_of(NodeId(7)), NodeId(7));
+    assert!(image.apply(&with(broker(2, vec![5000]))).is_err(), "a core without a port");
+    let node = NodeId(NODE_WITH_CORES_MAX);
+    assert!(image.apply(&Command::RegisterBroker { node, broker: broker(1, vec![1]) }).is_err(), "no id is left");
+    let node = NodeId(NODE_WITH_CORES_MAX - 1);
+    image.apply(&Command::RegisterBroker { node, broker: broker(1024, vec![1; 1024]) }).expect("the last id");
+    let last = image.advertised_brokers().last().expect("the last core").0;
+    assert_eq!((last, node_of(last)), (NodeId(i32::MAX), node));
 }
 
 #[test]

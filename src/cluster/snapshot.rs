@@ -111,12 +111,8 @@ impl Image {
         if !self.cluster_id().is_empty() {
             commands.push(Command::InitCluster { cluster_id: self.cluster_id().to_owned() });
         }
-        commands.extend(self.brokers().map(|(node, broker)| Command::RegisterBroker {
-            node,
-            host: broker.host.clone(),
-            port: broker.port,
-            core_count: broker.core_count,
-        }));
+        let brokers = self.brokers();
+        commands.extend(brokers.map(|(node, broker)| Command::RegisterBroker { node, broker: broker.clone() }));
         commands.extend(
             self.all_broker_overrides()
                 .map(|(node, overrides)| Command::SetBrokerConfigs { node, changes: as_changes(overrides) }),
@@ -188,7 +184,7 @@ impl Replay {
 mod tests {
     use super::*;
     use crate::base::ids::{CoreIndex, NodeId};
-    use crate::cluster::image::Partition;
+    use crate::cluster::image::{Broker, Partition};
 
     fn partitions(count: usize) -> Vec<Partition> {
         let replicas: Box<[NodeId]> = [NodeId(1)].into();
@@ -201,7 +197,10 @@ mod tests {
         let changes = vec![("message.max.bytes".to_owned(), Some("5".to_owned()))];
         let mut commands = vec![
             Command::InitCluster { cluster_id: "c".to_owned() },
-            Command::RegisterBroker { node: NodeId(1), host: "h".to_owned(), port: 1, core_count: 2 },
+            Command::RegisterBroker {
+                node: NodeId(1),
+                broker: Broker { host: "h".to_owned(), port: 1, core_count: 2, core_ports: vec![5, 6] },
+            },
             Command::SetBrokerConfigs { node: None, changes: changes.clone() },
             Command::AllocateProducerIds { first: 0, count: 1000 },
         ];

@@ -19,6 +19,7 @@ use super::timers::{Deadline, Subject, TimerKey, Timers};
 use super::{RequestId, describe, expiry, join, leave, offsets, rebalance, sync};
 use crate::base::error::ErrorCode;
 use crate::base::limits::GROUP_STRING_BYTES_MAX;
+use crate::base::measures::Committed;
 use crate::base::time::{Nanos, Now};
 
 /// The group coordinator of one core: the groups of those `__consumer_offsets` partitions that the core leads.
@@ -56,13 +57,20 @@ pub fn partition_for(group: &str, partition_count: i32) -> i32 {
 }
 
 impl Groups {
-    /// What groups have committed and what is durable: group, topic, partition, offset.
-    pub fn committed(&self) -> impl Iterator<Item = (&str, &str, i32, i64)> {
-        let groups = self.partitions.values().flat_map(|partition| &partition.groups);
-        groups.flat_map(|(id, group)| {
+    /// What the groups of one partition of the offsets topic have committed and what is durable: of the first one from `first` on that is
+    /// coordinated here, and which it is.
+    pub fn committed_from(&self, first: i32) -> Option<(i32, impl Iterator<Item = Committed>)> {
+        let (&number, partition) = self.partitions.range(first..).next()?;
+        let committed = partition.groups.iter().flat_map(|(id, group)| {
             let committed = group.offsets.iter();
-            committed.map(move |(topic, index, committed)| (&**id, topic, index, committed.offset))
-        })
+            committed.map(move |(topic, index, committed)| Committed {
+                group: id.to_string(),
+                topic: topic.to_owned(),
+                index,
+                offset: committed.offset,
+            })
+        });
+        Some((number, committed))
     }
 
     /// A coordinator without partitions: everything gets `NotCoordinator` until one is loaded.

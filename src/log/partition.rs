@@ -43,7 +43,7 @@ pub(crate) struct PartitionLog<D: Disk> {
     pub serial: u64,
     pub generation: u32,
     pub dir: PathBuf,
-    /// The directory exists, durably.
+    /// The directory exists.
     pub dir_made: bool,
     pub settings: PartitionSettings,
     pub mode: Mode,

@@ -199,7 +199,8 @@ impl<D: Disk> CoreLog<D> {
         for path in &removed {
             deletion::remove_if_there(disk, path).await?;
         }
-        if dir_made && !removed.is_empty() {
+        // What is kept may have a name that is not durable yet.
+        if dir_made {
             disk.sync_dir(&dir).await.map_err(LogError::io("sync", &dir))?;
         }
         if bytes == 0 {
@@ -214,6 +215,7 @@ impl<D: Disk> CoreLog<D> {
         let mut state = self.0.state.borrow_mut();
         if let Some(segment) = state.log_of(log, serial).and_then(|partition| partition.segment_mut(base)) {
             segment.file = SegmentFile::Open(file);
+            segment.is_named = true;
             segment.synced = bytes;
         }
         Ok(())

@@ -20,6 +20,7 @@ use crate::runtime::socket::Socket;
 use crate::runtime::turn::{Next, Turn};
 use crate::shard::Shard;
 use crate::shard::commands::Message;
+use crate::shard::facts::Slice;
 use crate::shard::slab::Slab;
 use std::cell::RefCell;
 use std::net::TcpListener;
@@ -119,6 +120,8 @@ pub struct Server {
     pub(super) spans: Spans,
     /// Times a connection had to wait for request memory.
     refusals: u64,
+    /// A report on its way, and where it goes on.
+    describing: Option<(Box<Measures>, Slice)>,
 }
 
 impl Server {
@@ -151,6 +154,7 @@ impl Server {
             counters: ConnectionCounters::default(),
             spans: Spans::new(),
             refusals: 0,
+            describing: None,
         }
     }
 
@@ -172,6 +176,23 @@ impl Server {
         sum.counters.memory.pool_bytes_now = self.sender.pool.used_bytes() as u64;
         self.shard.borrow().count_into(&mut sum);
         sum
+    }
+
+    /// Gives the report that is asked for: at once, or, where it is to have partitions and groups, a slice a turn.
+    fn report(&mut self, turns: &TurnMeasures) {
+        if self.reporter.is_asked() {
+            let measures = self.measure(turns);
+            match self.reporter.is_detailed() {
+                true => self.describing = Some((Box::new(measures), Slice::FIRST)),
+                false => self.reporter.give(measures),
+            }
+        }
+        let Some((mut measures, slice)) = self.describing.take() else { return };
+        let next = self.shard.borrow().describe_into(&mut measures, slice);
+        match next {
+            Some(slice) => self.describing = Some((measures, slice)),
+            None => self.reporter.give(*measures),
+        }
     }
 
     /// The loop has ended: gives the last report.
@@ -359,7 +380,7 @@ impl Server {
         let shard = self.shard.borrow();
         let unsettled = !shard.outbox.answers.is_empty() || shard.has_ready() || self.api.has_finished();
         let starved_go_on = !self.starved.is_empty() && self.budget.has_returned();
-        if !self.listed.is_empty() || !flushed || unsettled || starved_go_on {
+        if !self.listed.is_empty() || !flushed || unsettled || starved_go_on || self.describing.is_some() {
             return Next::Now;
         }
         let mut at = self.next_tick;
@@ -429,13 +450,7 @@ impl Turn for Server {
             self.mailboxes.send(core, message);
         }
         let flushed = self.mailboxes.flush(&self.ring);
-        if self.reporter.is_asked() {
-            let mut measures = self.measure(so_far);
-            if self.reporter.is_detailed() {
-                self.shard.borrow().describe_into(&mut measures);
-            }
-            self.reporter.give(measures);
-        }
+        self.report(so_far);
         self.next(flushed)
     }
 }

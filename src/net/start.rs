@@ -61,6 +61,7 @@ struct Common {
     /// How many cores are short of memory for records.
     short_cores: Arc<AtomicUsize>,
     advertised: HostPort,
+    core_ports: Vec<u16>,
     started: ChannelSender<(CoreIndex, Result<Started, Failure>)>,
 }
 
@@ -75,6 +76,8 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         Signals::block().map_err(|error| failure(Exit::Kernel, format!("signals cannot be blocked: {error}")))?;
     let count = config.core.cpus.len() as u16;
     let (listeners, address) = listen_all(&config, count)?;
+    let core_listeners = listen_cores(&config, address, count)?;
+    let core_ports = ports(&core_listeners)?;
     let admin = config.server.admin.as_ref().map(listen_admin).transpose()?;
     let advertised = advertised(&config, address);
     config.statics.extend(place(&config, address, &advertised));
@@ -87,6 +90,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         cluster = config.server.cluster_id,
         listen = %address,
         advertise = %advertised,
+        ?core_ports,
         "ringlog starts"
     );
     let (sender, receiver) = channel();
@@ -95,16 +99,19 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         postbox: Postbox::new(usize::from(count)),
         short_cores: Arc::default(),
         advertised,
+        core_ports,
         started: sender,
         config,
     });
     let mut desk = Desk::new();
     let mut cores = Vec::new();
+    let mut own = core_listeners.into_iter();
     for (index, listener) in (0..count).map(CoreIndex).zip(listeners) {
+        let listeners: Vec<TcpListener> = std::iter::once(listener).chain(own.next()).collect();
         let doorbell = Doorbell::new().map_err(|error| failure(Exit::Kernel, format!("no eventfd: {error}")))?;
         let reporter = desk.reporter(doorbell.clone());
         let (common, options) = (common.clone(), core_options(&common.config, index));
-        let core = executor::start(options, doorbell, move |runtime| run_core(runtime, listener, reporter, common));
+        let core = executor::start(options, doorbell, move |runtime| run_core(runtime, listeners, reporter, common));
         cores.push(core.map_err(|error| failure(Exit::Kernel, error.to_string()))?);
     }
     wait_until_started(&receiver, count, began)?;
@@ -179,32 +186,60 @@ fn listen_all(config: &Config, count: u16) -> Result<(Vec<TcpListener>, SocketAd
         .ok()
         .and_then(|mut addresses| addresses.next())
         .ok_or_else(|| failure(Exit::Address, format!("`{wanted}` is no address that can be listened on")))?;
+    let mut listeners = Vec::with_capacity(usize::from(count));
+    while listeners.len() < usize::from(count) {
+        let listener = listen(config, address, true, "--listen")?;
+        address = listener.local_addr().map_err(|error| failure(Exit::Address, error.to_string()))?;
+        listeners.push(listener);
+    }
+    Ok((listeners, address))
+}
+
+/// A listener of its own for each core, where they are asked for, on the host of `address`.
+fn listen_cores(config: &Config, mut address: SocketAddr, count: u16) -> Result<Vec<TcpListener>, Failure> {
+    let Some(first) = config.server.core_listeners else { return Ok(Vec::new()) };
+    let port = |core: u16| match first {
+        0 => Some(0),
+        first => first.checked_add(core),
+    };
+    (0..count)
+        .map(|core| {
+            let port = port(core);
+            address.set_port(port.ok_or_else(|| {
+                failure(
+                    Exit::Address,
+                    format!("core.listeners.port = {first} leaves no port for core {core}: lower it"),
+                )
+            })?);
+            listen(config, address, false, "core.listeners.port")
+        })
+        .collect()
+}
+
+fn ports(listeners: &[TcpListener]) -> Result<Vec<u16>, Failure> {
+    let ports = listeners.iter().map(|listener| listener.local_addr().map(|address| address.port()));
+    ports.collect::<Result<_, _>>().map_err(|error| failure(Exit::Address, error.to_string()))
+}
+
+fn listen(config: &Config, address: SocketAddr, shared: bool, key: &str) -> Result<TcpListener, Failure> {
     let options = ListenOptions {
         backlog: config.network.backlog,
         send_buffer_bytes: config.network.send_buffer_bytes,
         receive_buffer_bytes: config.network.receive_buffer_bytes,
     };
-    let mut listeners = Vec::with_capacity(usize::from(count));
     let began = Instant::now();
-    while listeners.len() < usize::from(count) {
-        match socket::listen(address, options) {
-            Ok(listener) => {
-                address = listener.local_addr().map_err(|error| failure(Exit::Address, error.to_string()))?;
-                listeners.push(listener);
-            }
+    loop {
+        match socket::listen(address, options, shared) {
             // A process that was just killed holds its port for a moment.
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && began.elapsed() < PORT_PATIENCE => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            Err(error) => {
-                return Err(failure(
-                    Exit::Address,
-                    format!("cannot listen on {address}: {error}; choose another --listen"),
-                ));
+            outcome => {
+                let message = |error| format!("cannot listen on {address}: {error}; choose another {key}");
+                return outcome.map_err(|error| failure(Exit::Address, message(error)));
             }
         }
     }
-    Ok((listeners, address))
 }
 
 /// The listener for metrics. A port that nobody chose may be another broker's: then any free one will do, and the line `ready` names it.
@@ -287,7 +322,7 @@ fn wait_until_started(
 /// The body of one core: starts its shard, then serves until told to stop.
 async fn run_core(
     runtime: CoreRuntime,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     reporter: Reporter,
     common: Arc<Common>,
 ) -> std::io::Result<()> {
@@ -333,7 +368,7 @@ async fn run_core(
         reporter,
         short_cores: common.short_cores.clone(),
     });
-    server.serve(listener);
+    listeners.into_iter().for_each(|listener| server.serve(listener));
     let turns =
         turn::run(&mut server, &runtime.ring, &runtime.tasks, Duration::from_micros(config.core.busy_poll_us)).await;
     server.end(&turns);
@@ -375,6 +410,7 @@ fn shard_settings(common: &Common, core: CoreIndex) -> ShardSettings {
         cluster_id: config.server.cluster_id.clone(),
         host: common.advertised.host.clone(),
         port: common.advertised.port,
+        core_ports: common.core_ports.clone(),
         data_dir: dirs[usize::from(core.0) % dirs.len()].clone(),
         data_dirs: dirs.clone(),
         log: LogSettings::of(config),

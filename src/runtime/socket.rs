@@ -27,18 +27,20 @@ pub struct ListenOptions {
     pub receive_buffer_bytes: Option<u32>,
 }
 
-/// A listener that shares its port with those of other cores (SO_REUSEPORT); the kernel spreads connections over them.
+/// A listener. One that is `shared` has its port together with those of other cores (SO_REUSEPORT); the kernel spreads connections over them.
 ///
 /// # Errors
 /// `AddrInUse` where somebody else has the port.
-pub fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, options: ListenOptions, shared: bool) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: takes no pointers.
     let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
     // SAFETY: a descriptor that was just made and that nobody else knows.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    if shared {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
     // Before the first connection: a window's scale is agreed on when it opens.
     let sizes = [(libc::SO_SNDBUF, options.send_buffer_bytes), (libc::SO_RCVBUF, options.receive_buffer_bytes)];
     for (name, bytes) in sizes {
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn connections_have_the_buffers_that_their_listener_was_given() {
         let options = ListenOptions { backlog: 1, send_buffer_bytes: Some(20_000), receive_buffer_bytes: Some(30_000) };
-        let listener = listen("127.0.0.1:0".parse().unwrap(), options).unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap(), options, true).unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         listener.set_nonblocking(false).unwrap();
         let (accepted, _) = listener.accept().unwrap();

@@ -7,7 +7,7 @@ mod by_time;
 pub mod commands;
 pub mod control;
 mod delete_records;
-mod facts;
+pub mod facts;
 mod fetch;
 mod groups;
 mod leftovers;
@@ -30,7 +30,7 @@ use crate::base::counters::FetchCounters;
 use crate::base::ids::{CoreIndex, NodeId, PartitionId};
 use crate::base::time::{Nanos, Now};
 use crate::cluster::configs::Overrides;
-use crate::cluster::image::Image;
+use crate::cluster::image::{Broker, Image};
 use crate::group::Input;
 use crate::log::CoreLog;
 use crate::partition::waiters::FetchWaiters;
@@ -73,6 +73,8 @@ pub struct ShardSettings {
     /// What clients connect to.
     pub host: String,
     pub port: u16,
+    /// The port of each core; empty without core listeners.
+    pub core_ports: Vec<u16>,
     /// This core's disk: its journal is here, and the partitions it makes.
     pub data_dir: PathBuf,
     /// All disks of the process.
@@ -88,6 +90,14 @@ pub struct ShardSettings {
     /// A log of the broker's own is begun anew with a snapshot when it has grown by more than this, and by more than a
     /// few times its state.
     pub own_log_growth_bytes: u64,
+}
+
+impl ShardSettings {
+    /// This process as the cluster's metadata has it.
+    fn as_broker(&self) -> Broker {
+        let (host, port, core_ports) = (self.host.clone(), self.port, self.core_ports.clone());
+        Broker { host, port, core_count: self.core_count, core_ports }
+    }
 }
 
 /// Messages that a turn has produced, for the caller to move on.

@@ -407,7 +407,7 @@ async fn open_metadata<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, board: &StartBoar
         }
         let broker = this.image.broker_configs(settings.node, &settings.statics);
         let controller = Controller { image: &this.image, broker };
-        let registered = controller.register_broker(settings.node, &settings.host, settings.port, settings.core_count);
+        let registered = controller.register_broker(settings.node, settings.as_broker());
         commands.extend(registered.map_err(|refusal| io(refusal.message))?);
         commands
     };

@@ -1,8 +1,10 @@
 //! Keys for what is the machine's: addresses, directories, cores, journal. Most exist in Ringlog only.
 
-use super::{INT_MAX, Kind, Section, Unit, bytes, count, key, optional};
+use super::{Kind, Section, Unit, bytes, count, key, optional};
 use crate::base::limits::COMMIT_BYTES_MAX;
 
+/// Larger ids are those of single cores (`cluster::image`).
+const NODE_ID_MAX: i64 = (1 << 30) - 1;
 const MIB: i64 = 1 << 20;
 const GIB: i64 = 1 << 30;
 const TIB: i64 = 1 << 40;
@@ -12,7 +14,7 @@ pub const SERVER: Section = Section {
     keys: &[
         optional(
             "node.id",
-            count(0, INT_MAX),
+            count(0, NODE_ID_MAX),
             "Id of this broker in its cluster.\nNone: what the data directory says; 1 where that is new.",
         ),
         optional(
@@ -102,6 +104,13 @@ pub const CORE: Section = Section {
             "0",
             "How long a core that has nothing to do looks for work before it sleeps, microseconds. It saves the time to wake up,\n\
              and costs CPU while there is load and nothing at rest: measure it with `ringlog-loadgen`.",
+        ),
+        optional(
+            "core.listeners.port",
+            count(0, 65_535),
+            "First port of the core listeners: each core listens on a port of its own, this one and those that follow, and clients\n\
+             are told of each core as of a broker of its own. They connect to the core that owns a partition, and no request\n\
+             changes cores; each client has more connections. 0 takes free ports.\nNone: no core listeners.",
         ),
         key(
             "core.io.workers",

@@ -12,7 +12,7 @@ pub use topics::{CreatedTopic, NewPartitions, NewTopic, TopicRef};
 
 use super::commands::Command;
 use super::configs::BrokerConfigs;
-use super::image::Image;
+use super::image::{Broker, Image};
 use crate::base::error::ErrorCode;
 use crate::base::ids::{NodeId, TopicId};
 use placement::{Placement, TopicLoads};
@@ -59,25 +59,17 @@ impl Controller<'_> {
     ///
     /// # Errors
     /// `InvalidRegistration` for an address or a number of cores that cannot be.
-    pub fn register_broker(
-        &self,
-        node: NodeId,
-        host: &str,
-        port: u16,
-        core_count: u16,
-    ) -> Result<Vec<Command>, Refusal> {
+    pub fn register_broker(&self, node: NodeId, broker: Broker) -> Result<Vec<Command>, Refusal> {
+        let Broker { host, core_count, .. } = &broker;
+        let core_count = *core_count;
         if host.is_empty() || host.len() > HOST_BYTES_MAX || core_count == 0 || node.0 < 0 {
             let message = "A broker needs a node id from 0, a host of at most 255 bytes and at least one core.";
             return Err(Refusal::new(ErrorCode::InvalidRegistration, message));
         }
-        if self
-            .image
-            .broker(node)
-            .is_some_and(|known| known.host == host && known.port == port && known.core_count == core_count)
-        {
+        if self.image.broker(node) == Some(&broker) {
             return Ok(Vec::new());
         }
-        let mut commands = vec![Command::RegisterBroker { node, host: host.to_owned(), port, core_count }];
+        let mut commands = vec![Command::RegisterBroker { node, broker }];
         let mut placement = Placement::new(self.image);
         placement.set_core_count(node, core_count);
         for topic in self.image.topics() {

@@ -19,6 +19,10 @@ struct Cluster {
     ids: u8,
 }
 
+fn broker(core_count: u16) -> Broker {
+    Broker { host: "host".to_owned(), port: 9092, core_count, core_ports: vec![] }
+}
+
 impl Cluster {
     fn new(core_counts: &[u16]) -> Cluster {
         let mut cluster = Cluster { image: Image::default(), statics: Overrides::new(), ids: 0 };
@@ -40,9 +44,8 @@ impl Cluster {
     }
 
     fn register(&mut self, node: i32, core_count: u16) -> usize {
-        let commands = self
-            .decide(|controller| controller.register_broker(NodeId(node), "host", 9092, core_count))
-            .expect("sound");
+        let commands =
+            self.decide(|controller| controller.register_broker(NodeId(node), broker(core_count))).expect("sound");
         self.apply(&commands);
         commands.len()
     }
@@ -341,7 +344,7 @@ fn partitions_of_cores_that_are_gone_move_and_others_stay() {
     assert_eq!(cluster.register(0, 8), 1);
     cluster.create(sized("u", 5)).expect("new");
     assert_eq!(cluster.cores("u"), [3, 4, 5, 6, 7], "new partitions use new cores");
-    let refused = cluster.decide(|controller| controller.register_broker(NodeId(0), "host", 1, 0));
+    let refused = cluster.decide(|controller| controller.register_broker(NodeId(0), broker(0)));
     assert_eq!(code(&refused), InvalidRegistration);
 }
 
