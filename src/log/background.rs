@@ -8,7 +8,7 @@ use super::error::{Fatal, is_disk_full};
 use super::segment::SegmentFile;
 use super::segment::index::{ENTRY_BYTES, INDEX_HEADER_BYTES, Index};
 use super::segment::tail::CHUNK_BYTES_MIN;
-use super::writer::{CROWD, Chore, Errand, Evictable};
+use super::writer::{Chore, Errand, Evictable};
 use super::{LogIndex, partition::PartitionLog};
 use crate::base::ids::Offset;
 use crate::base::time::Nanos;
@@ -128,7 +128,7 @@ impl<D: Disk> CoreLog<D> {
         let Errand { log, serial, segment, .. } = errand;
         let (dir, dir_made, crowded) = {
             let mut state = self.0.state.borrow_mut();
-            let crowded = state.writer.waiting() >= CROWD;
+            let crowded = state.writer.is_crowded();
             let Some(partition) = state.log_of(log, serial) else { return };
             (partition.dir.clone(), partition.dir_made, crowded)
         };

@@ -11,7 +11,6 @@ use super::journal::format::{Checkpoint, EpochStart, Kind, RecordHeader};
 use super::journal::scan::{Position, Records, ScannedJournal, ScannedPartition, Truncation};
 use super::segment::load::{BatchWalk, load};
 use super::together::together;
-use super::writer::CROWD;
 use crate::base::batch::BatchHeader;
 use crate::base::ids::{Offset, PartitionId};
 use crate::ports::Disk;
@@ -102,7 +101,7 @@ pub async fn recover<D: Disk>(
     }
     together(repairs.values_mut().map(|repair| repair.settle(disk))).await?;
     // All syncs behind all writes: the filesystem then has one transaction to commit rather than one for each file.
-    sync_together(disk, data_dir, &mut repairs).await?;
+    sync_together(disk, data_dir, &mut repairs, scanned.crowd).await?;
     let finishing = repairs.into_iter().map(async |(id, repair)| Ok((id, repair.finish(disk).await?)));
     let mut results = together(finishing).await?;
     results.sort_by_key(|(id, _)| *id);
@@ -114,10 +113,11 @@ async fn sync_together<D: Disk>(
     disk: &D,
     data_dir: &Path,
     repairs: &mut HashMap<PartitionId, Repair<D>>,
+    crowd: usize,
 ) -> Result<(), LogError> {
     let writers = || repairs.values().filter_map(|repair| repair.writer.as_ref());
     let changed: Vec<&D::File> = writers().filter_map(SegmentWriter::changed).collect();
-    if changed.len() < CROWD {
+    if changed.len() < crowd {
         return Ok(());
     }
     disk.sync_all(data_dir).await.map_err(LogError::io("sync", data_dir))?;

@@ -104,7 +104,9 @@ impl<D: Disk> CoreLog<D> {
             let state = self.0.state.borrow();
             let Some(partition) = state.log(log) else { return Ok(()) };
             let oldest = partition.segments.front().expect("a partition has a segment");
-            let asked = partition.settings.retention_ms.is_some() && oldest.max_timestamp.is_none();
+            // One below the start goes whatever it holds, and after a crash that may be nothing.
+            let is_kept = oldest.end_offset > partition.start_offset;
+            let asked = is_kept && partition.settings.retention_ms.is_some() && oldest.max_timestamp.is_none();
             asked.then_some((partition.serial, oldest.base_offset))
         };
         match unknown {
@@ -127,7 +129,7 @@ impl<D: Disk> CoreLog<D> {
         };
         let is_surplus = settings.retention_bytes.is_some_and(|kept| total.saturating_sub(oldest.data_bytes()) >= kept);
         let is_below = oldest.end_offset <= partition.start_offset;
-        let may_go = oldest.data_bytes() > 0 && oldest.end_offset <= limit_offset;
+        let may_go = (oldest.sealed || oldest.data_bytes() > 0) && oldest.end_offset <= limit_offset;
         if !may_go || !(is_old || is_surplus || is_below) {
             return None;
         }

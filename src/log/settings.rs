@@ -6,6 +6,9 @@ use crate::base::limits::{DISK_BLOCK_BYTES, JOURNAL_FILE_BYTES};
 /// Smallest `journal_file_bytes` that makes sense: eight full commits. What works at all is asserted elsewhere.
 pub const JOURNAL_FILE_BYTES_MIN: u64 = 8 << 20;
 
+/// With this many partitions waiting to be written, syncs are made for all of them together.
+pub(crate) const CROWD: usize = 32;
+
 /// A start after a crash may take as much memory as this many tails: what waits for segments is in the tail, what they may lack after
 /// a crash is up to that and what was written since the last checkpoints.
 const RECOVERY_TAILS_MAX: usize = 3;
@@ -29,6 +32,8 @@ pub struct LogSettings {
     pub readers_max: usize,
     /// Bytes that have waited this long for a segment are written while the disk has time.
     pub flush_age_ms: u64,
+    /// With this many partitions waiting to be written, syncs are made for all of them together.
+    pub crowd: usize,
     /// Memory for batches of the journal at a start after a crash; with more to replay, the journal is read twice.
     pub recovery_bytes_max: usize,
 }
@@ -44,6 +49,7 @@ impl Default for LogSettings {
             index_cache_bytes: 16 << 20,
             readers_max: 2048,
             flush_age_ms: 5_000,
+            crowd: CROWD,
             recovery_bytes_max: RECOVERY_TAILS_MAX * (256 << 20),
         }
     }

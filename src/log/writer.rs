@@ -28,8 +28,6 @@ const COPY_BYTES_MAX: u64 = 64 << 10;
 const ALLOCATE_BYTES_MIN: u64 = 1 << 20;
 const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 
-/// With this many partitions waiting, syncs are made for all of them together.
-pub(crate) const CROWD: usize = 32;
 /// How long syncs are gathered while many partitions are written: each is a transaction of the filesystem, however many segments it serves.
 const GATHER_SYNCS_MS: u64 = 100;
 /// Files being made at once: the first of thousands are to be written while the last are made.
@@ -80,6 +78,8 @@ pub(crate) struct Writer<D: Disk> {
     pub errands: Vec<Errand>,
     /// Segments to be synced, alone or together.
     syncs: Vec<Errand>,
+    /// See `LogSettings`.
+    crowd: usize,
     /// A sync of many is on its way; the next one waits for it.
     pub syncing_together: bool,
     /// Since when `syncs` are gathered, while they are.
@@ -137,6 +137,7 @@ impl<D: Disk> Writer<D> {
             next_token: 0,
             errands: Vec::new(),
             syncs: Vec::new(),
+            crowd: settings.crowd,
             syncing_together: false,
             gathering_since: None,
             creating: 0,
@@ -179,6 +180,11 @@ impl<D: Disk> Writer<D> {
         self.queue.len() + self.to_create.len() + self.creating
     }
 
+    /// So many wait that they are synced together.
+    pub fn is_crowded(&self) -> bool {
+        self.waiting() >= self.crowd
+    }
+
     /// A file was made, or could not be: the next one's turn.
     pub fn created(&mut self, slots: &mut [Option<PartitionLog<D>>]) {
         self.creating -= 1;
@@ -195,13 +201,13 @@ impl<D: Disk> Writer<D> {
         if self.syncing_together || self.syncs.is_empty() {
             return Vec::new();
         }
-        let many = self.syncs.len().max(self.waiting()) >= CROWD;
+        let many = self.is_crowded() || self.syncs.len() >= self.crowd;
         let since = *self.gathering_since.get_or_insert(now);
         if many && now.since(since) < GATHER_SYNCS_MS * 1_000_000 {
             return Vec::new();
         }
         self.gathering_since = None;
-        self.syncing_together = self.syncs.len() >= CROWD;
+        self.syncing_together = self.syncs.len() >= self.crowd;
         std::mem::take(&mut self.syncs)
     }
 
@@ -267,7 +273,7 @@ impl<D: Disk> Writer<D> {
                 continue;
             }
             let forced = partition.is_forced(retire_through);
-            let crowded = self.waiting() >= CROWD;
+            let crowded = self.is_crowded();
             match next_step(disk, partition, forced, crowded) {
                 Step::Write(plan) => {
                     self.allocate_ahead(log, partition, &plan);

@@ -11,6 +11,7 @@ use crate::base::ids::{Offset, PartitionId};
 use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::log::dir;
 use crate::log::error::{Damage, LogError};
+use crate::log::settings::CROWD;
 use crate::log::window::Window;
 use crate::ports::Disk;
 use bytes::Bytes;
@@ -89,6 +90,8 @@ pub struct ScannedJournal {
     /// The batches that recovery needs are in memory: `held` of each partition. Otherwise there are too many, and it reads them again.
     pub(crate) is_held: bool,
     held_bytes: usize,
+    /// With this many segments to be completed, they are synced together.
+    pub crowd: usize,
     /// Where records of unknown partitions are missing.
     pub(crate) gaps: Vec<Position>,
     pub(crate) extents: Vec<(u32, Extent)>,
@@ -154,7 +157,7 @@ async fn find<D: Disk>(
 /// The disk does not answer; a file is of a format or session that cannot be read. Other damage is part of the result.
 pub async fn scan<D: Disk>(disk: &D, dir: &Path, hold_bytes_max: usize) -> Result<ScannedJournal, LogError> {
     let (dir, is_held) = (dir.to_owned(), true);
-    let mut journal = ScannedJournal { dir, is_held, next_file_sequence: 1, ..ScannedJournal::default() };
+    let mut journal = ScannedJournal { dir, is_held, crowd: CROWD, next_file_sequence: 1, ..ScannedJournal::default() };
     let dir = &journal.dir.clone();
     let mut files = Vec::new();
     for path in disk.list(dir).await.map_err(LogError::io("list", dir))? {
