@@ -29,7 +29,8 @@ fn load(broker: &str, name: &str, scenario: &Scenario, on_second: impl FnMut()) 
 
 #[test]
 fn every_scenario_runs_and_its_page_holds_what_it_measured() {
-    let broker = Broker::start(Options::default());
+    // To a client these are two brokers.
+    let broker = Broker::start(Options { settings: "core.listeners.port = 0\n".to_owned(), ..Options::default() });
     for (name, _) in BUILT_IN {
         let mut scenario = scenario(name, &["seconds=1", "warmup_seconds=0.2"]);
         scenario.partitions = scenario.partitions.min(200);

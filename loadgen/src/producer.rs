@@ -20,6 +20,9 @@ const PRODUCE_TIMEOUT_MS: i32 = 30_000;
 /// Batches that are made once and sent over and over, where sizes vary and nothing else does.
 const TEMPLATES: usize = 16;
 
+/// Keys drawn for one batch of a closed loop until one belongs to the broker that is asked.
+const KEYS_DRAWN_MAX: usize = 1000;
+
 /// A record of an open loop that waits for its batch.
 #[derive(Clone, Copy)]
 struct Pending {
@@ -368,20 +371,11 @@ impl Producer {
 
     /// Closed loop: a batch that is due now.
     fn pick_new(&mut self, broker: usize, now: u64, plan: &Plan, kit: &mut Kit, out: &mut Vec<Batch>) {
-        let led = &kit.led[broker];
-        if led.is_empty() {
+        if kit.led[broker].is_empty() {
             return;
         }
-        let key = plan.keys.as_ref().map(|keys| keys.draw(&mut kit.random));
-        let partition = match key {
-            Some(key) => self.partition_of(key, plan),
-            None => {
-                self.cursor += 1;
-                led[self.cursor % led.len()]
-            }
-        };
-        let is_elsewhere = kit.leaders[partition as usize] != broker;
-        if is_elsewhere || out.iter().any(|batch| batch.partition == partition) {
+        let Some((partition, key)) = self.choose(broker, plan, kit) else { return };
+        if out.iter().any(|batch| batch.partition == partition) {
             return;
         }
         let count = plan.scenario.batch_records;
@@ -392,6 +386,21 @@ impl Producer {
             stream.next += count as u64;
         }
         out.push(Batch { partition, number, records: Records::Same(Pending { due: now, key }, count), value_bytes: 0 });
+    }
+
+    /// A partition that `broker` leads, and the key that leads to it where there are keys: as many are drawn as it takes, since with
+    /// nothing sent nothing would be answered, and the loop would end. `None` where no key seems to lead there.
+    fn choose(&mut self, broker: usize, plan: &Plan, kit: &mut Kit) -> Option<(u32, Option<u64>)> {
+        let Some(keys) = &plan.keys else {
+            self.cursor += 1;
+            let led = &kit.led[broker];
+            return Some((led[self.cursor % led.len()], None));
+        };
+        (0..KEYS_DRAWN_MAX).find_map(|_| {
+            let key = keys.draw(&mut kit.random);
+            let partition = self.partition_of(key, plan);
+            (kit.leaders[partition as usize] == broker).then_some((partition, Some(key)))
+        })
     }
 
     /// An answer has come on the connection to `broker`.

@@ -25,9 +25,9 @@ const DISK_FULL_RETRY_MS: u64 = 1_000;
 const AGED_PER_LOOK: usize = 64;
 /// With more than this appended since the last look, what is aged waits: the journal will ask for it, in larger pieces.
 const CALM_BYTES_PER_LOOK: u64 = 1 << 20;
-/// Entries that an index file may lack while its segment grows: a start after a crash scans some 64 KiB instead, and thousands of small
-/// segments do without the file.
-const INDEX_ENTRIES_MIN: usize = 16;
+/// Bytes of a growing segment that its index file may not know: a start after a crash scans them instead, and thousands of small segments
+/// do without the file.
+const UNINDEXED_BYTES_MAX: u64 = 64 << 10;
 
 /// When things were last looked for.
 #[derive(Default)]
@@ -387,8 +387,8 @@ impl<D: Disk> State<D> {
     fn lacks_index(&mut self, log: LogIndex, serial: u64, base: Offset) -> bool {
         let segment = self.log_of(log, serial).and_then(|partition| partition.segment_mut(base));
         segment.is_some_and(|segment| {
-            let entries = segment.index.as_ref().map_or(0, |index| index.entries().len());
-            entries >= segment.index_saved + INDEX_ENTRIES_MIN
+            let unsaved = segment.index.as_ref().and_then(|index| index.entries().get(segment.index_saved));
+            unsaved.is_some_and(|first| segment.synced >= u64::from(first.position) + UNINDEXED_BYTES_MAX)
         })
     }
 

@@ -287,7 +287,10 @@ impl Server {
             let peer = connection.socket.peer().map_or("unknown".to_owned(), |peer| peer.to_string());
             tracing::warn!(peer, "connection closed: {why}");
             if left_out > 0 {
-                tracing::warn!(left_out, "more connections were closed as bad before this one than were told");
+                tracing::warn!(
+                    left_out,
+                    "connections that could not be served before this one, and have no line of their own"
+                );
             }
         }
         self.close_in_order(id);
