@@ -258,7 +258,7 @@ impl<D: Disk> CoreLog<D> {
         for (data_dir, file) in &data_dirs {
             let mut outcome = self.0.disk.sync_all(data_dir).await;
             if outcome.is_ok() {
-                // Where no name and no size had changed, XFS would not have told the device to empty its cache.
+                // syncfs does not promise to empty the device's cache where the filesystem itself had nothing to write.
                 outcome = self.0.disk.sync(file).await;
             }
             if let Err(error) = outcome {

@@ -219,7 +219,7 @@ impl Server {
             Ok(_) => self.counters.refused += 1,
             Err(error) if self.phase == Phase::Serving => {
                 self.counters.refused += 1;
-                if self.complaints.allows(now.mono).is_some() {
+                if self.may_complain(now) {
                     tracing::warn!("a connection could not be accepted: {error}; raise `ulimit -n` if files ran out");
                 }
             }
@@ -281,19 +281,21 @@ impl Server {
 
     /// Closes a connection that cannot be understood, and says why, but not too often.
     pub(super) fn close_bad(&mut self, id: u64, why: &str, now: Now) {
-        if let Some(connection) = self.connections.find(id)
-            && let Some(left_out) = self.complaints.allows(now.mono)
-        {
-            let peer = connection.socket.peer().map_or("unknown".to_owned(), |peer| peer.to_string());
+        if self.connections.find(id).is_some() && self.may_complain(now) {
+            let peer = self.connections.find(id).and_then(|connection| connection.socket.peer());
+            let peer = peer.map_or("unknown".to_owned(), |peer| peer.to_string());
             tracing::warn!(peer, "connection closed: {why}");
-            if left_out > 0 {
-                tracing::warn!(
-                    left_out,
-                    "connections that could not be served before this one, and have no line of their own"
-                );
-            }
         }
         self.close_in_order(id);
+    }
+
+    /// Whether a line about a connection may be written now. Tells of those that were not.
+    fn may_complain(&mut self, now: Now) -> bool {
+        let left_out = self.complaints.allows(now.mono);
+        if let Some(left_out @ 1..) = left_out {
+            tracing::warn!(left_out, "there were more connections to complain about than lines allowed");
+        }
+        left_out.is_some()
     }
 
     /// Takes nothing more from a connection, and closes it when what it has asked before is answered, as if it had been read one by one.
