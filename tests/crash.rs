@@ -13,6 +13,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -22,9 +23,13 @@ use history::{Final, check};
 use load::{Load, Scene};
 use payload::split_mix;
 use support::clients::{STEP, await_partitions, config, create_topic, read, unique, until};
+use support::http::move_partition;
 use support::{Broker, Options};
 
 const PARTITIONS: i32 = 6;
+
+/// Cores of the broker.
+const CORES: u16 = 2;
 
 /// A round counts only when the broker was at work before it was killed.
 const ACKED_PER_ROUND_MIN: u64 = 200;
@@ -35,6 +40,8 @@ enum Clients {
     LiveOn,
     /// Clients end with their broker, at the same moment; new ones come to the next.
     NewEachRound,
+    /// As `LiveOn`, while partitions move from core to core all the time.
+    BesideMoves,
 }
 
 #[test]
@@ -47,6 +54,11 @@ fn promises_hold_through_crashes_for_new_clients_each_round() {
     crash_rounds(Clients::NewEachRound);
 }
 
+#[test]
+fn promises_hold_through_crashes_while_partitions_move() {
+    crash_rounds(Clients::BesideMoves);
+}
+
 fn crash_rounds(clients: Clients) {
     let rounds = from_env("RINGLOG_CRASH_ROUNDS").unwrap_or(3);
     let seed = from_env("RINGLOG_CRASH_SEED").unwrap_or_else(|| {
@@ -54,11 +66,12 @@ fn crash_rounds(clients: Clients) {
     });
     println!("SEED={seed}");
     let mut random = seed;
-    let mut broker = Broker::start(Options::default());
+    let mut broker = Broker::start(Options { cores: usize::from(CORES), ..Options::default() });
     let scene = Scene::new(unique("crash"), PARTITIONS, unique("crash-group"), seed);
     create_topic(broker.address(), &scene.topic, PARTITIONS, &[]);
     let mut load = Load::start(&scene, broker.address());
     for _ in 0..rounds {
+        let mover = (clients == Clients::BesideMoves).then(|| Mover::start(&broker, &scene.topic, random));
         scene.await_acked(ACKED_PER_ROUND_MIN);
         // Not to wait for anything: the moment of the crash is the point of the test.
         std::thread::sleep(Duration::from_millis(split_mix(&mut random) % 1500));
@@ -66,6 +79,7 @@ fn crash_rounds(clients: Clients) {
             load.wind_down();
         }
         broker.kill9();
+        mover.into_iter().for_each(Mover::end);
         if split_mix(&mut random).is_multiple_of(3) {
             broker.start_and_kill(Duration::from_millis(split_mix(&mut random) % 200));
         }
@@ -79,6 +93,31 @@ fn crash_rounds(clients: Clients) {
     await_group_progress(&scene);
     load.stop();
     judge(&scene, broker.address(), seed);
+}
+
+/// Moves partitions of a topic to random cores, one after the other, until its broker is killed.
+struct Mover(JoinHandle<u64>);
+
+impl Mover {
+    fn start(broker: &Broker, topic: &str, mut random: u64) -> Mover {
+        let (admin, topic) = (broker.admin().expect("it is on by default").to_owned(), topic.to_owned());
+        Mover(std::thread::spawn(move || {
+            for moved in 0.. {
+                let partition = (split_mix(&mut random) % PARTITIONS as u64) as i32;
+                let core = (split_mix(&mut random) % u64::from(CORES)) as u16;
+                match move_partition(&admin, &topic, partition, core) {
+                    Some((status, text)) => assert_eq!(status, 200, "{text}"),
+                    None => return moved,
+                }
+            }
+            unreachable!("the broker is killed first")
+        }))
+    }
+
+    /// The broker is dead.
+    fn end(self) {
+        assert!(self.0.join().expect("no move is refused") > 0, "partitions moved before the crash");
+    }
 }
 
 fn from_env(name: &str) -> Option<u64> {

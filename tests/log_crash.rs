@@ -2,18 +2,15 @@
 
 mod sim;
 
-use ringlog::base::batch::BatchHeader;
 use ringlog::base::ids::{CoreIndex, Offset, PartitionId, TopicId};
-use ringlog::base::record::BatchBuilder;
 use ringlog::log::{
-    CoreLog, Counters, LogIndex, LogSettings, Opening, PartitionSettings, Piece, ReadError, Refused, Replay,
-    partition_dir_name, recover, scan,
+    CoreLog, Counters, LogIndex, LogSettings, Opening, PartitionSettings, Replay, partition_dir_name, recover, scan,
 };
 use ringlog::ports::Disk;
 use sim::disk::SimDisk;
-use sim::rng::Rng;
+use sim::model::{Batches, append, check, for_seeds, seeds, small_settings};
 use sim::world::World;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -23,8 +20,7 @@ const JOURNAL: &str = "/data/journal-of-core-0";
 /// What a partition must hold.
 #[derive(Default)]
 struct Model {
-    /// Base offset, next offset, bytes as stored.
-    batches: Vec<(Offset, Offset, Vec<u8>)>,
+    batches: Batches,
     end: Offset,
     durable: Offset,
     /// Where the log must start at least, and may start at most.
@@ -39,24 +35,9 @@ struct Model {
 
 struct Run {
     world: World,
-    models: HashMap<PartitionId, Model>,
+    models: BTreeMap<PartitionId, Model>,
     settings: LogSettings,
     partition: PartitionSettings,
-}
-
-fn small_settings(recovery_bytes_max: usize, crowd: usize) -> LogSettings {
-    LogSettings {
-        journal_file_bytes: 256 << 10,
-        journal_bytes: 1 << 20,
-        backlog_bytes: 128 << 10,
-        tail_bytes: 1 << 20,
-        pieces_in_flight_max: 3,
-        index_cache_bytes: 2 << 10,
-        readers_max: 2,
-        flush_age_ms: 50,
-        crowd,
-        recovery_bytes_max,
-    }
 }
 
 fn id(index: i32) -> PartitionId {
@@ -65,20 +46,6 @@ fn id(index: i32) -> PartitionId {
 
 fn opening(id: PartitionId, settings: PartitionSettings) -> Opening {
     Opening { dir: Path::new(DATA).join(partition_dir_name("topic", id)), settings }
-}
-
-fn batch(rng: &mut Rng, timestamp: i64) -> Vec<u8> {
-    let mut builder = BatchBuilder::new(timestamp);
-    for _ in 0..1 + rng.below(3) {
-        let size = match rng.below(20) {
-            0 => 20_000 + rng.below(60_000),
-            1..4 => rng.below(9_000),
-            _ => rng.below(200),
-        };
-        let value = rng.bytes(size);
-        builder.push(timestamp, None, Some(&value));
-    }
-    builder.finish()
 }
 
 impl Run {
@@ -90,7 +57,7 @@ impl Run {
         let recovery_bytes_max = [usize::MAX, 1 << 10, 200 << 10][world.rng.below(3)];
         // Each segment synced alone, some of them together, or all.
         let crowd = [usize::MAX, 3, 1][world.rng.below(3)];
-        Run { world, models: HashMap::new(), settings: small_settings(recovery_bytes_max, crowd), partition }
+        Run { world, models: BTreeMap::new(), settings: small_settings(recovery_bytes_max, crowd), partition }
     }
 
     /// Recovers what is there, opens it, and checks it against the models.
@@ -164,46 +131,9 @@ impl Run {
         let models = std::mem::take(&mut self.models);
         for (id, model) in &models {
             let Some(index) = model.log else { continue };
-            let mut offset = model.start;
-            while offset < model.end {
-                let max_bytes = self.world.rng.below(50_000);
-                let bytes = self.read(&log, index, offset, max_bytes, model.end);
-                assert!(!bytes.is_empty(), "{id}: nothing at {offset}, the end is {}", model.end);
-                offset = compare(*id, model, offset, &bytes);
-            }
-            let past = log.read(index, model.end + 1, 1000, model.end, true);
-            assert!(
-                matches!(past, Err(ReadError::OutOfRange { start, end }) if (start, end) == (model.start, model.end))
-            );
+            check(&mut self.world, &log, (*id, index), (model.start, model.end), &model.batches);
         }
         self.models = models;
-    }
-
-    /// Reads as a client would: waits for what has to be loaded, takes file pieces from the file.
-    fn read(&mut self, log: &CoreLog<SimDisk>, index: LogIndex, offset: Offset, max: usize, limit: Offset) -> Vec<u8> {
-        for _ in 0..100 {
-            match log.read(index, offset, max, limit, true) {
-                Ok(read) => {
-                    let mut bytes = Vec::new();
-                    for piece in &read.pieces {
-                        match piece {
-                            Piece::Memory(view) => bytes.extend_from_slice(view),
-                            Piece::File { file, position, bytes: length, .. } => {
-                                let disk = self.world.disk.clone();
-                                let got = self.world.run(disk.read(file, *position, *length as usize)).expect("read");
-                                assert_eq!(got.len() as u64, *length, "a read beyond the end of a file");
-                                bytes.extend_from_slice(&got);
-                            }
-                        }
-                    }
-                    assert_eq!(bytes.len() as u64, read.bytes);
-                    return bytes;
-                }
-                Err(ReadError::NotLoaded) => self.world.run(log.load(index, offset, limit)).expect("load"),
-                Err(error) => panic!("{error:?}"),
-            }
-        }
-        panic!("never loaded");
     }
 
     /// Appends, and where `changes` does other things to partitions. Returns true where one of them is to be cut off by a crash.
@@ -220,19 +150,8 @@ impl Run {
                     index
                 }
             };
-            let mut bytes = batch(&mut self.world.rng, self.world.now.wall_ms);
-            let header = BatchHeader::read(&bytes).expect("header");
             let model = self.models.get_mut(&id).expect("entered");
-            match log.append(index, &header, &bytes, model.end, 7) {
-                Ok(()) => {
-                    bytes[..16].copy_from_slice(&header.rewritten(model.end, 7));
-                    let next = model.end + i64::from(header.last_offset_delta) + 1;
-                    model.batches.push((model.end, next, bytes));
-                    model.end = next;
-                }
-                Err(Refused::Backlog) => {}
-                Err(refused) => panic!("{refused:?}"),
-            }
+            model.end = append(&mut self.world, &log, index, model.end, &mut model.batches);
             if self.world.rng.one_in(3) {
                 self.world.turn();
             }
@@ -316,34 +235,6 @@ impl Run {
     }
 }
 
-/// Compares an answer with the model; returns the offset behind it.
-fn compare(id: PartitionId, model: &Model, offset: Offset, bytes: &[u8]) -> Offset {
-    let header = BatchHeader::read(bytes).expect("a batch");
-    assert!(header.base_offset <= offset, "{id}: asked for {offset}, got {}", header.base_offset);
-    let mut at = model.batches.partition_point(|batch| batch.0 < header.base_offset);
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (_, _, expected) = &model.batches[at];
-        assert!(rest.len() >= expected.len(), "{id}: a batch was cut");
-        assert!(rest[..expected.len()] == expected[..], "{id}: other bytes at offset {}", model.batches[at].0);
-        rest = &rest[expected.len()..];
-        at += 1;
-    }
-    let next = model.batches[at - 1].1;
-    assert!(next > offset, "{id}: asked for {offset}, all is before");
-    next
-}
-
-fn seeds() -> std::ops::Range<u64> {
-    match std::env::var("SEED") {
-        Ok(seed) => {
-            let seed = seed.parse().expect("SEED is a number");
-            seed..seed + 1
-        }
-        Err(_) => 0..std::env::var("SEEDS").map_or(150, |count| count.parse().expect("SEEDS is a number")),
-    }
-}
-
 /// What all seeds together have exercised, so that a test that no longer reaches a path fails.
 #[derive(Default)]
 struct Reached(Mutex<Counters>);
@@ -376,16 +267,6 @@ impl Reached {
         assert!(sum.segments.indexes_loaded > 0 && sum.segments.indexes_rebuilt > 0, "{sum:?}");
         assert!(sum.journal.refused_backlog > 0 && sum.segments.deleted > 0, "{sum:?}");
         assert!(sum.segments.syncs > 0 && sum.segments.syncs_together > 0, "{sum:?}");
-    }
-}
-
-/// Runs `test` for many seeds; a failure names its own.
-fn for_seeds(test: impl Fn(u64)) {
-    for seed in seeds() {
-        if let Err(cause) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(seed))) {
-            eprintln!("SEED={seed}");
-            std::panic::resume_unwind(cause);
-        }
     }
 }
 

@@ -45,8 +45,16 @@ pub fn render(cores: &[Option<Measures>]) -> String {
 /// The page of partitions: where they begin and end, and what they take.
 pub fn render_topics(cores: &[Option<Measures>]) -> String {
     let mut page = Page::default();
-    let mut all: Vec<_> = cores.iter().flatten().flat_map(|measures| &measures.partitions).collect();
-    all.sort_by(|one, other| (&one.topic, one.index).cmp(&(&other.topic, other.index)));
+    let of_core = |(core, measures)| {
+        Option::iter(measures).flat_map(|measures: &Measures| &measures.partitions).map(move |of| (core, of))
+    };
+    let mut all: Vec<(i64, &PartitionMeasures)> = (0..).zip(cores).flat_map(of_core).collect();
+    all.sort_by(|(_, one), (_, other)| (&one.topic, one.index).cmp(&(&other.topic, other.index)));
+    page.family("ringlog_partition_core", "gauge", "The core that owns it.");
+    for (core, partition) in &all {
+        let labels = [("topic", &*partition.topic), ("partition", &partition.index.to_string())];
+        page.sample("ringlog_partition_core", &labels, *core);
+    }
     let families: [Family<PartitionMeasures, i64>; 3] = [
         ("ringlog_partition_start_offset", "The first offset that is there.", |of| of.start),
         ("ringlog_partition_end_offset", "The high watermark: the offset after the last that consumers see.", |of| {
@@ -56,7 +64,7 @@ pub fn render_topics(cores: &[Option<Measures>]) -> String {
     ];
     for (name, help, of) in families {
         page.family(name, "gauge", help);
-        for partition in &all {
+        for (_, partition) in &all {
             page.sample(
                 name,
                 &[("topic", &partition.topic), ("partition", &partition.index.to_string())],

@@ -1,14 +1,17 @@
-//! The HTTP server of the admin thread: `/metrics`, what there is more of by topic and by group, `/healthz`, `/readyz`.
+//! The HTTP server of the admin thread: `/metrics`, what there is more of by topic and by group, `/healthz`, `/readyz`; the core of a partition
+//! is set by PUT, which no page of a browser may send elsewhere unasked.
 
 use super::Source;
 use super::metrics::{CONTENT_TYPE, render, render_groups, render_topics};
+use crate::base::error::ErrorCode;
+use crate::base::ids::CoreIndex;
 use crate::base::measures::Measures;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, put};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
@@ -65,6 +68,7 @@ fn routes(source: Arc<dyn Source>) -> Router {
         .route("/metrics/groups", get(|source| page(source, true, render_groups)))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
+        .route("/topics/{topic}/partitions/{partition}/core/{core}", put(move_partition))
         .with_state(source)
 }
 
@@ -100,4 +104,27 @@ async fn health(State(source): State<Arc<dyn Source>>) -> impl IntoResponse {
 /// Whether the broker takes requests: this server starts when it does, and it does not while it stops.
 async fn readiness(State(source): State<Arc<dyn Source>>) -> impl IntoResponse {
     if source.is_serving() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") }
+}
+
+/// Moves a partition to a core.
+async fn move_partition(
+    State(source): State<Arc<dyn Source>>,
+    Path((topic, partition, core)): Path<(String, i32, u16)>,
+) -> impl IntoResponse {
+    let text = format!("{topic}-{partition} is on core {core}\n");
+    let moved = tokio::task::spawn_blocking(move || source.move_partition(topic, partition, CoreIndex(core))).await;
+    match moved {
+        Ok(Ok(())) => (StatusCode::OK, text),
+        Ok(Err((code, message))) => (status_of(code), format!("{message}\n")),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+    }
+}
+
+fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::UnknownTopicOrPartition => StatusCode::NOT_FOUND,
+        ErrorCode::InvalidRequest | ErrorCode::InvalidReplicaAssignment => StatusCode::BAD_REQUEST,
+        ErrorCode::RequestTimedOut => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }

@@ -14,11 +14,12 @@ pub enum Exit {
     DataDir = 8,
     Recovery = 9,
     DiskFailed = 10,
+    Refused = 11,
 }
 
 impl Exit {
     /// Every code, in the order of the numbers.
-    pub const ALL: [Exit; 10] = [
+    pub const ALL: [Exit; 11] = [
         Exit::Success,
         Exit::Usage,
         Exit::Config,
@@ -29,6 +30,7 @@ impl Exit {
         Exit::DataDir,
         Exit::Recovery,
         Exit::DiskFailed,
+        Exit::Refused,
     ];
 
     /// One line for `--help` and the manual.
@@ -44,6 +46,7 @@ impl Exit {
             Exit::DataDir => "a data directory cannot be used, or belongs to another node or program",
             Exit::Recovery => "recovery found damaged data; nothing was changed",
             Exit::DiskFailed => "a disk failed while running; nothing was acknowledged after that",
+            Exit::Refused => "the running broker did not do what it was asked, or cannot be reached",
         }
     }
 

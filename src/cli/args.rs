@@ -26,6 +26,16 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Print a configuration file with every setting, its meaning and its default
     Config,
+    /// Move a partition of a running broker to another of its cores; its clients go on
+    Move {
+        topic: String,
+        partition: i32,
+        /// The core that shall own it, counted from 0
+        core: u16,
+        /// The broker's admin address
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
+        admin: String,
+    },
     /// Look at this host with the broker's eyes, and change what it may
     #[command(subcommand)]
     Tune(Tune),

@@ -7,6 +7,7 @@ mod error;
 mod example;
 mod file;
 mod keys;
+mod moves;
 mod relations;
 mod resolve;
 mod serve;
@@ -41,6 +42,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         Some(Command::Config) => {
             print(&example::example());
             Ok(())
+        }
+        Some(Command::Move { topic, partition, core, admin }) => {
+            moves::run(admin, topic, *partition, *core).map(|text| print(&text))
         }
         Some(Command::Tune(command)) => tune::run(command).map(|text| print(&text)),
     };

@@ -105,7 +105,7 @@ impl<D: Disk> CoreLog<D> {
 
 impl<D: Disk> State<D> {
     /// Forgets a partition, and what the journal's files keep for it.
-    fn remove(&mut self, log: LogIndex) {
+    pub fn remove(&mut self, log: LogIndex) {
         let State { slots, ring, writer, by_id, free_slots, dropped, commits, counters, .. } = self;
         let Some(partition) = slots[log.0 as usize].take() else { return };
         for (sequence, _) in &partition.unflushed {

@@ -183,11 +183,8 @@ impl<D: Disk> CoreLog<D> {
             .until(|| {
                 let mut state = self.0.state.borrow_mut();
                 let state = &mut *state;
-                let is_clean = |partition: &mut PartitionLog<D>| {
-                    partition.is_written() && partition.synced() >= partition.flush_to.unwrap_or_default()
-                };
                 let mut partitions = state.slots.iter_mut().flatten();
-                state.failed.is_some() || state.writer.disk_full || partitions.all(is_clean)
+                state.failed.is_some() || state.writer.disk_full || partitions.all(PartitionLog::is_clean)
             })
             .await;
         for (log, serial, base) in logs {
@@ -202,15 +199,10 @@ impl<D: Disk> CoreLog<D> {
     /// Tells the writer to write everything. Returns the partitions and their active segments.
     fn flush_all(&self) -> Vec<(LogIndex, u64, i64)> {
         let mut state = self.0.state.borrow_mut();
-        let State { slots, writer, .. } = &mut *state;
         let mut logs = Vec::new();
-        for (slot, partition) in slots.iter_mut().enumerate() {
-            let Some(partition) = partition else { continue };
-            let log = LogIndex(slot as u32);
-            if !partition.is_written() || partition.synced() < partition.durable.place {
-                partition.flush_to = Some(partition.durable.place);
-                writer.enqueue(log, partition);
-            }
+        for log in (0..state.slots.len() as u32).map(LogIndex) {
+            state.flush(log);
+            let Some(partition) = state.log(log) else { continue };
             logs.push((log, partition.serial, partition.active().base_offset));
         }
         logs
@@ -218,6 +210,16 @@ impl<D: Disk> CoreLog<D> {
 }
 
 impl<D: Disk> State<D> {
+    /// Tells the writer to write all that is durable of a partition, however little.
+    pub fn flush(&mut self, log: LogIndex) {
+        let State { slots, writer, .. } = self;
+        let Some(partition) = slots[log.0 as usize].as_mut() else { return };
+        if !partition.is_written() || partition.synced() < partition.durable.place {
+            partition.flush_to = Some(partition.durable.place);
+            writer.enqueue(log, partition);
+        }
+    }
+
     /// A generation above that of any earlier partition of this id, also in other journals: one opening a second is never reached.
     fn first_generation(&self, id: PartitionId) -> u32 {
         let seconds = u32::try_from(self.now.wall_ms / 1000).unwrap_or(1).max(1);

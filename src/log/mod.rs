@@ -12,12 +12,12 @@
 //! hot write, [`CoreLog::read`]. Once a turn `take_checkpoints_due` → `checkpoint` with the shard's blob for each.
 //!
 //! **Calls that wait**, for tasks beside the turn loop: `load` after `ReadError::NotLoaded`, `find_by_timestamp`,
-//! `find_max_timestamp`, `truncate`, `set_start_offset`, `apply_retention`, `drop_partition`, `verify`, `close`. They need turns and
-//! completions to go on.
+//! `find_max_timestamp`, `truncate`, `set_start_offset`, `apply_retention`, `drop_partition`, `release`, `verify`, `close`. They need
+//! turns and completions to go on.
 //!
 //! By file: `core` (state, hot calls) → `journal/commit` (group commit) → `journal/ring` (files) · `partition`, `segment/*` (tail, index,
 //! positions) → `writer` (tail to segment) → `background` (tasks) · `reader`, `loading`, `lookup`, `cursor` · `manage` (open, close) ·
-//! `truncation`, `retention`, `deletion`, `verify` · `journal/scan` → `recovery`.
+//! `truncation`, `retention`, `deletion`, `handover`, `verify` · `journal/scan` → `recovery`.
 
 mod access;
 mod background;
@@ -28,6 +28,7 @@ mod cursor;
 mod deletion;
 mod dir;
 mod error;
+mod handover;
 mod journal;
 mod loading;
 mod lookup;

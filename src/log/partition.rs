@@ -71,6 +71,8 @@ pub(crate) struct PartitionLog<D: Disk> {
     pub commit_entry: u32,
     /// Size of the next tail chunk.
     pub chunk_bytes: usize,
+    /// Tasks that move the start, or delete segments before it.
+    pub trimming: u32,
     /// In the writer's queue.
     pub queued: bool,
     /// Write everything up to here, however little.
@@ -106,6 +108,7 @@ impl<D: Disk> PartitionLog<D> {
             commit_id: u64::MAX,
             commit_entry: 0,
             chunk_bytes: CHUNK_BYTES_MIN,
+            trimming: 0,
             queued: false,
             flush_to: None,
             dirty_since: None,
@@ -324,10 +327,16 @@ impl<D: Disk> PartitionLog<D> {
         self.unfinished().all(|segment| segment.written >= self.durable_in(segment))
     }
 
-    /// Nothing of the partition is on its way to the disk, and all of it is durable in the journal.
+    /// All that was to be flushed is durable in the segments.
+    pub fn is_clean(&mut self) -> bool {
+        self.is_written() && self.synced() >= self.flush_to.unwrap_or_default()
+    }
+
+    /// Nothing of the partition is on its way to the disk, all of it is durable in the journal, and nobody moves its start.
     pub fn is_quiet(&self) -> bool {
         self.durable.offset == self.end_offset
             && self.checkpoints_pending == 0
+            && self.trimming == 0
             && self.segments.iter().all(Segment::is_quiet)
     }
 }

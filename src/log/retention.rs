@@ -12,26 +12,56 @@ use crate::base::time::TimestampMs;
 use crate::ports::Disk;
 use std::path::PathBuf;
 
+/// The start of a partition is being moved: it is neither dropped nor given away before this is dropped.
+struct Trim<D: Disk> {
+    core: CoreLog<D>,
+    log: LogIndex,
+    serial: u64,
+}
+
+impl<D: Disk> Drop for Trim<D> {
+    fn drop(&mut self) {
+        if let Some(partition) = self.core.0.state.borrow_mut().log_of(self.log, self.serial) {
+            partition.trimming -= 1;
+        }
+        self.core.0.signal.notify();
+    }
+}
+
 impl<D: Disk> CoreLog<D> {
+    /// `None` where the partition is gone, or closed to be cut, dropped or given away.
+    fn begin_trim(&self, log: LogIndex) -> Option<Trim<D>> {
+        let mut state = self.0.state.borrow_mut();
+        let partition = state.log_mut(log).filter(|partition| partition.mode == Mode::Open)?;
+        partition.trimming += 1;
+        Some(Trim { core: self.clone(), log, serial: partition.serial })
+    }
+
     /// Moves the log start offset up to `offset` (DeleteRecords, or a follower whose leader did). Durable when this returns; whole segments
     /// below it go with the next `apply_retention`. Does nothing where the log starts there or later.
     ///
     /// # Errors
-    /// `OutOfRange` beyond the end; `Busy` where the partition is dropped, perhaps only while this waits; the core has failed.
+    /// `OutOfRange` beyond the end; `Busy` where the partition is dropped or given away; the core has failed.
     pub async fn set_start_offset(&self, log: LogIndex, offset: Offset) -> Result<(), LogError> {
-        let (serial, start, end) = {
-            let state = self.0.state.borrow();
-            let partition = state.log(log).ok_or(LogError::Refused(Refused::Busy))?;
-            (partition.serial, partition.start_offset, partition.end_offset)
+        let trim = self.begin_trim(log).ok_or(LogError::Refused(Refused::Busy))?;
+        self.move_start(&trim, offset).await
+    }
+
+    async fn move_start(&self, trim: &Trim<D>, offset: Offset) -> Result<(), LogError> {
+        let &Trim { log, serial, .. } = trim;
+        let (start, end) = {
+            let mut state = self.0.state.borrow_mut();
+            let partition = state.log_of(log, serial).ok_or(LogError::Refused(Refused::Busy))?;
+            (partition.start_offset, partition.end_offset)
         };
         if offset > end {
             return Err(LogError::OutOfRange { start, end });
         }
         if offset <= start {
-            return Ok(());
+            // Perhaps since a moment ago, by another request whose commit is still on its way.
+            return self.until_durable().await;
         }
         self.when_possible(|state| {
-            // The slot may be another partition's by now.
             state.log_of(log, serial).ok_or(Refused::Busy)?;
             state.append_control(log, Kind::StartOffset, offset, &[])?;
             if let Some(partition) = state.log_mut(log) {
@@ -76,14 +106,11 @@ impl<D: Disk> CoreLog<D> {
         limit_offset: Offset,
     ) -> Result<usize, LogError> {
         let mut deleted = 0;
-        let serial = self.0.state.borrow().log(log).map(|partition| partition.serial);
+        let Some(trim) = self.begin_trim(log) else { return Ok(deleted) };
         loop {
             self.load_oldest(log).await?;
-            if self.0.state.borrow().log(log).map(|partition| partition.serial) != serial {
-                return Ok(deleted);
-            }
             let Some(start) = self.after_expired(log, now_ms, limit_offset) else { return Ok(deleted) };
-            self.set_start_offset(log, start).await?;
+            self.move_start(&trim, start).await?;
             let (dir, mark, delay_ms, files) = self.take_oldest(log);
             if files.is_empty() {
                 return Ok(deleted);
@@ -119,7 +146,8 @@ impl<D: Disk> CoreLog<D> {
     fn after_expired(&self, log: LogIndex, now_ms: TimestampMs, limit_offset: Offset) -> Option<Offset> {
         let mut state = self.0.state.borrow_mut();
         let State { slots, writer, .. } = &mut *state;
-        let partition = slots.get_mut(log.0 as usize)?.as_mut()?;
+        // Somebody waits to drop it or to give it away.
+        let partition = slots.get_mut(log.0 as usize)?.as_mut().filter(|partition| partition.mode == Mode::Open)?;
         let settings = partition.settings;
         let total: u64 = partition.segments.iter().map(Segment::data_bytes).sum();
         let oldest = partition.segments.front().expect("a partition has a segment");

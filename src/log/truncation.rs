@@ -96,7 +96,7 @@ impl<D: Disk> CoreLog<D> {
         }
     }
 
-    fn reopen(&self, log: LogIndex, serial: u64) {
+    pub(crate) fn reopen(&self, log: LogIndex, serial: u64) {
         let mut state = self.0.state.borrow_mut();
         let State { slots, writer, .. } = &mut *state;
         let partition = slots[log.0 as usize].as_mut().filter(|partition| partition.serial == serial);

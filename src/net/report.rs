@@ -1,12 +1,16 @@
-//! The counters of all cores: on stderr when SIGUSR1 asks for them and at an orderly stop, and for `admin` whenever it is asked.
+//! The counters of all cores: on stderr when SIGUSR1 asks for them and at an orderly stop, and for `admin` whenever it is asked. And what
+//! `admin` wants to have changed, on its way to the controller's core and back.
 //!
 //! Each core takes its own at the end of a turn and sends them; who asked writes them, since whoever reads them may be slow.
 
 use crate::admin::Source;
 use crate::base::counters::CoreCounters;
+use crate::base::error::ErrorCode;
 use crate::base::ids::CoreIndex;
 use crate::base::measures::Measures;
 use crate::runtime::doorbell::Doorbell;
+use crate::shard::control::{CONTROLLER_CORE, Control, Controlled};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// How long the main thread waits for a core that is asked for its counters. One that takes longer hangs in a turn.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a move may take: everything that is not in the segments yet is written first.
+const MOVE_PATIENCE: Duration = Duration::from_secs(30);
 /// Number of the report that a core gives unasked, when it has stopped.
 const LAST: u32 = u32::MAX;
 
@@ -28,6 +34,16 @@ pub struct Orders {
     report: AtomicU32,
     /// It is to hold partitions and groups.
     detailed: AtomicBool,
+    /// `asks` is not empty, so that the core need not lock it to know.
+    asked: AtomicBool,
+    /// For the controller's core.
+    asks: Mutex<Vec<Ask>>,
+}
+
+/// A change that is asked for, and where the answer goes.
+struct Ask {
+    control: Control,
+    answer: Sender<Controlled>,
 }
 
 impl Orders {
@@ -48,6 +64,9 @@ pub struct Reporter {
     orders: Arc<Orders>,
     reports: Sender<Report>,
     given: u32,
+    next_ask: u64,
+    /// Who waits for an answer of the controller.
+    asking: HashMap<u64, Sender<Controlled>>,
 }
 
 impl Reporter {
@@ -69,6 +88,29 @@ impl Reporter {
     /// Answers the report that was asked for.
     pub fn give(&self, measures: Measures) {
         self.send(self.given, measures);
+    }
+
+    /// The changes asked for since, each with the number by which it is answered; for the controller's core.
+    pub fn take_asks(&mut self) -> Vec<(u64, Control)> {
+        let is_asked = self.core == CONTROLLER_CORE && self.orders.asked.load(Ordering::Relaxed);
+        if !is_asked || !self.orders.asked.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        let asks = std::mem::take(&mut *self.orders.asks.lock().expect("nobody panics holding it"));
+        let numbered = asks.into_iter().map(|Ask { control, answer }| {
+            self.next_ask += 1;
+            self.asking.insert(self.next_ask, answer);
+            (self.next_ask, control)
+        });
+        numbered.collect()
+    }
+
+    /// Tells who asked for a change what became of it.
+    pub fn tell(&mut self, number: u64, controlled: Controlled) {
+        if let Some(answer) = self.asking.remove(&number) {
+            // Whoever asked may have lost patience.
+            let _ = answer.send(controlled);
+        }
     }
 
     /// The core has stopped: these are its last.
@@ -101,7 +143,8 @@ impl Desk {
     pub fn reporter(&mut self, doorbell: Doorbell) -> Reporter {
         let core = CoreIndex(self.doorbells.len() as u16);
         self.doorbells.push(doorbell);
-        Reporter { core, orders: self.orders.clone(), reports: self.sender.clone(), given: 0 }
+        let (orders, reports) = (self.orders.clone(), self.sender.clone());
+        Reporter { core, orders, reports, given: 0, next_ask: 0, asking: HashMap::new() }
     }
 
     /// Tells all cores to stop.
@@ -154,6 +197,24 @@ impl Source for Desk {
 
     fn is_serving(&self) -> bool {
         !self.orders.stops()
+    }
+
+    fn move_partition(&self, topic: String, partition: i32, core: CoreIndex) -> Result<(), (ErrorCode, String)> {
+        let (sender, answer) = channel();
+        let control = Control::MovePartition { topic, partition, core };
+        self.orders.asks.lock().expect("nobody panics holding it").push(Ask { control, answer: sender });
+        // Release: a core that sees the flag sees what is asked, too.
+        self.orders.asked.store(true, Ordering::Release);
+        self.doorbells[usize::from(CONTROLLER_CORE.0)].ring();
+        match answer.recv_timeout(MOVE_PATIENCE) {
+            Ok(Controlled::Failed(refusal)) => Err((refusal.code, refusal.message)),
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let message =
+                    format!("No answer within {} s: /metrics/topics tells where it is.", MOVE_PATIENCE.as_secs());
+                Err((ErrorCode::RequestTimedOut, message))
+            }
+        }
     }
 }
 

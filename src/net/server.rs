@@ -20,6 +20,7 @@ use crate::runtime::socket::Socket;
 use crate::runtime::turn::{Next, Turn};
 use crate::shard::Shard;
 use crate::shard::commands::Message;
+use crate::shard::control::Asker;
 use crate::shard::facts::Slice;
 use crate::shard::slab::Slab;
 use std::cell::RefCell;
@@ -176,6 +177,17 @@ impl Server {
         sum.counters.memory.pool_bytes_now = self.sender.pool.used_bytes() as u64;
         self.shard.borrow().count_into(&mut sum);
         sum
+    }
+
+    /// Brings the operator's wishes to the controller, and its answers back.
+    fn take_asks(&mut self, now: Now) {
+        let mut shard = self.shard.borrow_mut();
+        for (number, controlled) in shard.outbox.told.drain(..) {
+            self.reporter.tell(number, controlled);
+        }
+        for (number, control) in self.reporter.take_asks() {
+            shard.control(Asker::Operator(number), control, now);
+        }
     }
 
     /// Gives the report that is asked for: at once, or, where it is to have partitions and groups, a slice a turn.
@@ -451,6 +463,7 @@ impl Turn for Server {
         self.sender.next_part();
         self.tick(now);
         self.advance_phase(now);
+        self.take_asks(now);
         for (core, message) in self.shard.borrow_mut().outbox.messages.drain(..) {
             self.mailboxes.send(core, message);
         }

@@ -93,7 +93,7 @@ impl Producer {
 }
 
 /// All idempotent producers of one partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Producers {
     by_id: HashMap<i64, Producer>,
     /// Most producers that `by_id` holds; at least 1.

@@ -3,6 +3,7 @@
 use super::Shard;
 use super::commands::Message;
 use super::control::CONTROLLER_CORE;
+use super::moves::FailedMove;
 use super::partition::{append_rules, flush_policy, log_settings};
 use crate::base::error::ErrorCode;
 use crate::base::exit::Exit;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 impl<D: Disk> Shard<D> {
     /// Applies commands that are durable, then tells the controller's core.
     pub(super) fn apply(&mut self, commands: Arc<Vec<Command>>, now: Now) {
-        let mut added: Vec<PartitionId> = Vec::new();
+        let (mut added, mut leaving) = (Vec::new(), Vec::new());
         for command in commands.iter() {
             self.before(command, now);
             if let Err(contradiction) = self.image.apply(command) {
@@ -30,11 +31,11 @@ impl<D: Disk> Shard<D> {
                 );
                 std::process::exit(i32::from(Exit::Recovery.code()));
             }
-            self.after(command, &mut added, now);
+            self.after(command, &mut added, &mut leaving, now);
         }
         self.count_group_partitions();
-        if added.is_empty() {
-            return self.report_applied(now);
+        if added.is_empty() && leaving.is_empty() {
+            return self.report_applied(None, now);
         }
         let me = self.me.clone();
         self.disk.spawn(async move {
@@ -49,18 +50,26 @@ impl<D: Disk> Shard<D> {
                     tracing::error!(partition = %id, ?error, "the groups of this partition cannot be coordinated");
                 }
             }
+            let mut failed = None;
+            for id in leaving {
+                let Some(shard) = me.upgrade() else { return };
+                if let Err(error) = Shard::hand_over(&shard, id).await {
+                    tracing::error!(partition = %id, "it could not be moved to another core, and stays: {}", error.why);
+                    failed = Some(error);
+                }
+            }
             let Some(shard) = me.upgrade() else { return };
             let mut shard = shard.borrow_mut();
             let now = (shard.world.now)();
-            shard.report_applied(now);
+            shard.report_applied(failed, now);
         });
     }
 
-    fn report_applied(&mut self, now: Now) {
+    fn report_applied(&mut self, failed: Option<FailedMove>, now: Now) {
         if self.core == CONTROLLER_CORE {
-            self.on_applied(now);
+            self.on_applied(failed, now);
         } else {
-            self.outbox.messages.push((CONTROLLER_CORE, Message::Applied));
+            self.outbox.messages.push((CONTROLLER_CORE, Message::Applied { failed }));
         }
     }
 
@@ -79,7 +88,7 @@ impl<D: Disk> Shard<D> {
         }
     }
 
-    fn after(&mut self, command: &Command, added: &mut Vec<PartitionId>, now: Now) {
+    fn after(&mut self, command: &Command, added: &mut Vec<PartitionId>, leaving: &mut Vec<PartitionId>, now: Now) {
         match command {
             Command::CreateTopic { id, .. } => self.own_partitions(*id, 0, added),
             Command::AddPartitions { id, first, .. } => self.own_partitions(*id, *first, added),
@@ -88,10 +97,13 @@ impl<D: Disk> Shard<D> {
                 let topics: Vec<TopicId> = self.image.topics().map(|topic| topic.id).collect();
                 topics.into_iter().for_each(|id| self.reconfigure(id, now));
             }
+            Command::MovePartition { id, partition, .. } => {
+                let id = PartitionId { topic: *id, index: *partition };
+                leaving.extend(self.is_to_leave(id).then_some(id));
+            }
             Command::InitCluster { .. }
             | Command::RegisterBroker { .. }
             | Command::DeleteTopic { .. }
-            | Command::MovePartition { .. }
             | Command::AllocateProducerIds { .. } => {}
         }
     }
@@ -131,11 +143,8 @@ impl<D: Disk> Shard<D> {
     /// A partition is gone: who waits for it is told, its files go in the background.
     fn drop_partition(&mut self, id: PartitionId) {
         let Some(slot) = self.by_id.remove(&id) else { return };
-        self.fail_producing(slot, ErrorCode::UnknownTopicOrPartition);
-        self.fetch_waiters.on_changed(slot, &mut self.ready_fetches);
         let log = self.partitions[slot as usize].log;
-        self.by_log.remove(&log);
-        self.vacant_slots.push(slot);
+        self.vacate(slot, log, ErrorCode::UnknownTopicOrPartition);
         let logs = self.log.clone();
         self.disk.spawn(async move {
             if let Err(error) = logs.drop_partition(log).await {

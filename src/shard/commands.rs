@@ -1,6 +1,8 @@
 //! What cores ask of each other, and what they answer. Owned data only: it crosses from core to core as it is.
 
 use super::control::{Control, Controlled};
+use super::moves::FailedMove;
+use super::open::RecoveredPartition;
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, Offset, PartitionId};
 use crate::base::time::{Nanos, TimestampMs};
@@ -33,8 +35,21 @@ pub enum Message<F> {
     },
     /// From the controller's core: these commands are in the metadata log.
     Apply(Arc<Vec<crate::cluster::commands::Command>>),
-    /// To the controller's core: the commands last sent are applied here.
-    Applied,
+    /// To the controller's core: the commands last sent are applied here, but for what is named.
+    Applied {
+        failed: Option<FailedMove>,
+    },
+    /// To the core that owns the partition from now on: `from` has released it.
+    Move {
+        from: CoreIndex,
+        id: PartitionId,
+        found: Box<RecoveredPartition>,
+    },
+    /// To the core that gave a partition: it is open here, durably, or cannot be.
+    Moved {
+        id: PartitionId,
+        outcome: Result<(), String>,
+    },
 }
 
 /// Work for the core that owns what it names.

@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::commands::{Answer, Message, Origin};
+use super::moves::FailedMove;
 use super::own::OwnAppend;
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, NodeId, TopicId};
@@ -50,6 +51,24 @@ pub enum Control {
         validate_only: bool,
     },
     AllocateProducerIds,
+    /// To another core of the broker that leads it.
+    MovePartition {
+        topic: String,
+        partition: i32,
+        core: CoreIndex,
+    },
+    /// A move has failed: the metadata follows where the partition is.
+    UndoMove(Command),
+}
+
+/// Who wants a change of the metadata, and so who is told what became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asker {
+    /// The broker itself.
+    Nobody,
+    Client(Origin),
+    /// Somebody at the admin address, by the number of what was asked. On the controller's core.
+    Operator(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -99,7 +118,7 @@ pub enum Controlled {
     Created(Vec<(String, Result<CreatedTopic, Refusal>)>),
     /// In the order of the request: the topic that is gone.
     Deleted(Vec<Result<(String, TopicId), Refusal>>),
-    /// CreatePartitions and the config changes, in the order of the request.
+    /// CreatePartitions, the config changes and moves, in the order of the request.
     Done(Vec<Result<(), Refusal>>),
     ProducerIds {
         first: i64,
@@ -112,7 +131,7 @@ pub enum Controlled {
 /// The controller's work in progress; exists on its core only.
 #[derive(Default)]
 pub(super) struct Controlling {
-    waiting: VecDeque<(Option<Origin>, Control)>,
+    waiting: VecDeque<(Asker, Control)>,
     current: Option<Current>,
     /// Nothing is decided: a snapshot is being written, which must be of one image.
     held: bool,
@@ -120,11 +139,12 @@ pub(super) struct Controlling {
 
 /// A request whose commands are on their way.
 struct Current {
-    origin: Option<Origin>,
+    asker: Asker,
     commands: Arc<Vec<Command>>,
     answer: Controlled,
     /// Cores that have not applied them yet; counted once they are durable.
     missing: usize,
+    failed: Option<FailedMove>,
 }
 
 impl Controlling {
@@ -145,22 +165,22 @@ impl Controlling {
 
 impl<D: Disk> Shard<D> {
     /// Decides about a request, or queues it behind the one in progress. To be called on the controller's core.
-    pub fn control(&mut self, origin: Origin, control: Control, now: Now) {
+    pub fn control(&mut self, asker: Asker, control: Control, now: Now) {
         assert_eq!(self.core, CONTROLLER_CORE);
-        self.controlling.waiting.push_back((Some(origin), control));
+        self.controlling.waiting.push_back((asker, control));
         self.next_control(now);
     }
 
     fn next_control(&mut self, now: Now) {
         while !self.controlling.held
             && self.controlling.current.is_none()
-            && let Some((origin, control)) = self.controlling.waiting.pop_front()
+            && let Some((asker, control)) = self.controlling.waiting.pop_front()
         {
             let (commands, answer) = self.decide(&control);
             if commands.is_empty() {
-                self.answer_control(origin, answer);
+                self.answer_control(asker, answer);
             } else {
-                self.begin_commands(origin, commands, answer, now);
+                self.begin_commands(asker, commands, answer, now);
             }
         }
     }
@@ -171,25 +191,22 @@ impl<D: Disk> Shard<D> {
         self.next_control(now);
     }
 
-    pub(super) fn begin_commands(
-        &mut self,
-        origin: Option<Origin>,
-        commands: Vec<Command>,
-        answer: Controlled,
-        now: Now,
-    ) {
+    pub(super) fn begin_commands(&mut self, asker: Asker, commands: Vec<Command>, answer: Controlled, now: Now) {
         let mut builder = BatchBuilder::new(now.wall_ms);
         for command in &commands {
             builder.push(now.wall_ms, None, Some(&command.encode()));
         }
-        self.controlling.current = Some(Current { origin, commands: Arc::new(commands), answer, missing: 0 });
+        self.controlling.current =
+            Some(Current { asker, commands: Arc::new(commands), answer, missing: 0, failed: None });
         let id = crate::base::ids::PartitionId { topic: TopicId::METADATA, index: 0 };
         self.append_own(id, builder.finish(), OwnAppend::Metadata, now);
     }
 
-    fn answer_control(&mut self, origin: Option<Origin>, answer: Controlled) {
-        if let Some(origin) = origin {
-            self.answer(origin, Answer::Control(answer));
+    fn answer_control(&mut self, asker: Asker, answer: Controlled) {
+        match asker {
+            Asker::Nobody => {}
+            Asker::Client(origin) => self.answer(origin, Answer::Control(answer)),
+            Asker::Operator(number) => self.outbox.told.push((number, answer)),
         }
     }
 
@@ -212,19 +229,25 @@ impl<D: Disk> Shard<D> {
     pub(super) fn on_metadata_refused(&mut self, code: ErrorCode, now: Now) {
         let current = self.controlling.current.take().expect("only a request in progress logs commands");
         let message = "The metadata log cannot be written: see the broker's log.".to_owned();
-        self.answer_control(current.origin, Controlled::Failed(Refusal { code, message }));
+        self.answer_control(current.asker, Controlled::Failed(Refusal { code, message }));
         self.next_control(now);
     }
 
-    /// One core has applied the commands in progress.
-    pub(super) fn on_applied(&mut self, now: Now) {
+    /// One core has applied the commands in progress, but for a move that has failed.
+    pub(super) fn on_applied(&mut self, failed: Option<FailedMove>, now: Now) {
         let current = self.controlling.current.as_mut().expect("only a request in progress is applied");
         current.missing -= 1;
+        current.failed = failed.or(current.failed.take());
         if current.missing > 0 {
             return;
         }
-        let done = self.controlling.current.take().expect("looked at above");
-        self.answer_control(done.origin, done.answer);
+        let mut done = self.controlling.current.take().expect("looked at above");
+        if let Some(FailedMove { undo, why }) = done.failed {
+            let message = format!("The partition stays where it was: {why}");
+            done.answer = Controlled::Failed(Refusal { code: ErrorCode::KafkaStorageError, message });
+            self.controlling.waiting.push_front((Asker::Nobody, Control::UndoMove(undo)));
+        }
+        self.answer_control(done.asker, done.answer);
         self.next_control(now);
     }
 
@@ -285,6 +308,13 @@ impl<D: Disk> Shard<D> {
                 Ok(_) => unreachable!("it allocates producer ids"),
                 Err(refusal) => (vec![], Controlled::Failed(refusal)),
             },
+            Control::MovePartition { topic, partition, core } => {
+                match controller.move_partition(topic, *partition, *core) {
+                    Ok(command) => (command.into_iter().collect(), Controlled::Done(vec![Ok(())])),
+                    Err(refusal) => (vec![], Controlled::Failed(refusal)),
+                }
+            }
+            Control::UndoMove(command) => (vec![command.clone()], Controlled::Done(vec![])),
         }
     }
 }

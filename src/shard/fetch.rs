@@ -5,7 +5,7 @@ use super::commands::{Answer, Fetch, FetchPart, Fetched, Origin};
 use crate::base::error::ErrorCode;
 use crate::base::ids::Offset;
 use crate::base::time::Now;
-use crate::log::{LogIndex, ReadError};
+use crate::log::{LogError, LogIndex, ReadError, Refused};
 use crate::partition::waiters::Ticket;
 use crate::ports::{Disk, Piece};
 
@@ -191,7 +191,8 @@ impl<D: Disk> Shard<D> {
             let Some(shard) = shard.upgrade() else { return };
             let mut shard = shard.borrow_mut();
             match loaded {
-                Ok(()) => shard.try_fetch(id, now()),
+                // Gone meanwhile, with the partition itself: the next look tells so.
+                Ok(()) | Err(LogError::Refused(Refused::Busy)) => shard.try_fetch(id, now()),
                 Err(error) => shard.fail_fetch(id, &error.to_string()),
             }
         });

@@ -12,8 +12,9 @@ mod fetch;
 mod groups;
 mod leftovers;
 mod log_dirs;
+pub mod moves;
 mod offsets;
-mod open;
+pub mod open;
 mod own;
 mod partition;
 mod produce;
@@ -36,9 +37,10 @@ use crate::log::CoreLog;
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::{Disk, DiskCompletion};
 use commands::{Answer, Command, Message, Origin, RequestId};
-use control::Controlling;
+use control::{Asker, Controlled, Controlling};
 use fetch::WaitingFetch;
 use groups::Coordinating;
+use moves::Leaving;
 use own::OwnAppends;
 use partition::Partition;
 use produce::{BackloggedPart, ProduceKey, WaitingProduce};
@@ -106,6 +108,8 @@ pub struct Outbox<F> {
     pub messages: Vec<(CoreIndex, Message<F>)>,
     /// For requests of this core.
     pub answers: Vec<(RequestId, Answer<F>)>,
+    /// For the operator, by the number of what was asked; on the controller's core.
+    pub told: Vec<(u64, Controlled)>,
 }
 
 /// The state of one core.
@@ -140,6 +144,8 @@ pub struct Shard<D: Disk> {
     /// See `by_time::Search`.
     unpacking: Rc<Cell<bool>>,
     snapshots: Snapshots,
+    /// Partitions that this core has given to others, which do not have them yet.
+    leaving: HashMap<PartitionId, Leaving>,
     /// The other cores do not run yet: commands are applied here alone.
     starting: bool,
     next_tick: Nanos,
@@ -183,7 +189,7 @@ impl<D: Disk> Shard<D> {
             Command::FinishFetch => self.finish_fetch(origin, now),
             Command::ListOffsets(parts) => self.list_offsets(origin, parts),
             Command::EpochEnds(parts) => self.epoch_ends(origin, parts),
-            Command::Control(control) => self.control(origin, control, now),
+            Command::Control(control) => self.control(Asker::Client(origin), control, now),
             Command::Group { place, request } => self.group_request(origin, place, request, now),
             Command::PartitionSizes(wanted) => self.partition_sizes(origin, wanted),
             Command::DiskSpace => self.disk_space(origin),
@@ -228,7 +234,9 @@ impl<D: Disk> Shard<D> {
         match message {
             Message::Command { origin, command } => self.execute(origin, command, now),
             Message::Apply(commands) => self.apply(commands, now),
-            Message::Applied => self.on_applied(now),
+            Message::Applied { failed } => self.on_applied(failed, now),
+            Message::Move { from, id, found } => self.receive_partition(from, id, *found),
+            Message::Moved { id, outcome } => self.partition_moved(id, outcome),
             Message::Answer { .. } => unreachable!("answers go to the api layer"),
         }
     }

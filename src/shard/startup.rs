@@ -5,7 +5,7 @@
 //! waiting there blocks nobody.
 
 use super::apply::is_metadata;
-use super::control::{CONTROLLER_CORE, Controlled, Controlling};
+use super::control::{Asker, CONTROLLER_CORE, Controlled, Controlling};
 use super::groups::Coordinating;
 use super::leftovers::{PartitionDirs, list_partition_dirs, own_data_dirs};
 use super::open::RecoveredPartition;
@@ -344,12 +344,13 @@ impl<D: Disk> Shard<D> {
             handing_out: HandingOut::default(),
             unpacking: Rc::default(),
             snapshots: Snapshots::default(),
+            leaving: HashMap::new(),
             starting: true,
             next_tick: Nanos(0),
             next_retention: Nanos(0),
             retaining: false,
             disk_full: false,
-            outbox: Outbox { messages: Vec::new(), answers: Vec::new() },
+            outbox: Outbox { messages: Vec::new(), answers: Vec::new(), told: Vec::new() },
         }
     }
 
@@ -413,7 +414,7 @@ async fn open_metadata<D: Disk>(shard: &Rc<RefCell<Shard<D>>>, board: &StartBoar
     };
     if !commands.is_empty() {
         let now = (shard.borrow().world.now)();
-        shard.borrow_mut().begin_commands(None, commands, Controlled::Done(vec![]), now);
+        shard.borrow_mut().begin_commands(Asker::Nobody, commands, Controlled::Done(vec![]), now);
         let log = shard.borrow().log.clone();
         log.until(|| shard.borrow().controlling.is_idle()).await;
     }

@@ -51,6 +51,7 @@ struct HotWrite {
     buffer: SimBuffer,
     range: Range<usize>,
     durable: bool,
+    core: u16,
     token: WriteToken,
 }
 
@@ -301,16 +302,21 @@ pub struct Shared {
     pub spawned: Vec<Task>,
 }
 
-/// A handle to the disk. Handles of before a crash must not be used after it.
+/// A core's handle to the disk. Handles of before a crash must not be used after it.
 #[derive(Clone)]
-pub struct SimDisk(pub Rc<RefCell<Shared>>);
+pub struct SimDisk(pub Rc<RefCell<Shared>>, u16);
 
 impl SimDisk {
     pub fn new() -> SimDisk {
-        let disk = SimDisk(Rc::default());
+        let disk = SimDisk(Rc::default(), 0);
         disk.0.borrow_mut().storage.space = 1 << 40;
         disk.0.borrow_mut().storage.directories.insert(PathBuf::from("/"), Directory::default());
         disk
+    }
+
+    /// The handle of another core to the same disk.
+    pub fn of_core(&self, core: u16) -> SimDisk {
+        SimDisk(self.0.clone(), core)
     }
 
     /// Work that could complete now.
@@ -319,8 +325,8 @@ impl SimDisk {
         shared.storage.jobs.len() + shared.storage.hot.len()
     }
 
-    /// Completes one piece of work; a hot write is returned for the shard.
-    pub fn complete_one(&self, rng: &mut Rng) -> Option<DiskCompletion> {
+    /// Completes one piece of work; a hot write is returned for the core that wanted it.
+    pub fn complete_one(&self, rng: &mut Rng) -> Option<(u16, DiskCompletion)> {
         let (jobs, hot) = {
             let shared = self.0.borrow();
             (shared.storage.jobs.len(), shared.storage.hot.len())
@@ -335,10 +341,11 @@ impl SimDisk {
             return None;
         }
         let mut shared = self.0.borrow_mut();
-        let HotWrite { file, at, bytes, buffer, range, durable, token } = shared.storage.hot.swap_remove(choice - jobs);
+        let HotWrite { file, at, bytes, buffer, range, durable, core, token } =
+            shared.storage.hot.swap_remove(choice - jobs);
         assert_eq!(buffer.bytes.borrow()[range], bytes[..], "a buffer changed while it was written");
         let result = shared.storage.write(file, at, bytes, durable);
-        Some(DiskCompletion { token, result })
+        Some((core, DiskCompletion { token, result }))
     }
 
     async fn job<T: 'static>(&self, work: impl FnOnce(&mut Storage) -> io::Result<T> + 'static) -> io::Result<T> {
@@ -388,7 +395,8 @@ impl Disk for SimDisk {
         assert!(offset.is_multiple_of(BLOCK) && (range.start as u64).is_multiple_of(BLOCK));
         assert!(!range.is_empty() && (range.end as u64).is_multiple_of(BLOCK));
         let bytes = Rc::new(buffer.bytes.borrow()[range.clone()].to_vec());
-        let write = HotWrite { file: file.inode, at: offset, bytes, buffer: buffer.clone(), range, durable, token };
+        let (buffer, core) = (buffer.clone(), self.1);
+        let write = HotWrite { file: file.inode, at: offset, bytes, buffer, range, durable, core, token };
         let end = offset + write.bytes.len() as u64;
         let mut shared = self.0.borrow_mut();
         for other in shared.storage.hot.iter().filter(|other| other.file == write.file) {

@@ -3,5 +3,6 @@
 
 pub mod bench;
 pub mod disk;
+pub mod model;
 pub mod rng;
 pub mod world;

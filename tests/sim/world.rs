@@ -35,6 +35,9 @@ pub struct World {
     tasks: Vec<Task>,
     /// The log whose turns are run while something is awaited.
     pub log: Option<CoreLog<SimDisk>>,
+    /// That of a second core on the same disk, and what of it has become durable.
+    pub second: Option<CoreLog<SimDisk>>,
+    pub second_durable: Vec<Durable>,
     /// The shard whose turns are run instead, once there is one.
     pub shard: Place<SimDisk>,
     /// What that shard has answered.
@@ -57,6 +60,8 @@ impl World {
             now,
             tasks: Vec::new(),
             log: None,
+            second: None,
+            second_durable: Vec::new(),
             shard: Place::default(),
             answers: Vec::new(),
             clock: Rc::new(Cell::new(now)),
@@ -94,11 +99,17 @@ impl World {
             if self.disk.waiting() == 0 {
                 break;
             }
-            let Some(completion) = self.disk.complete_one(&mut self.rng) else { continue };
+            let Some((core, completion)) = self.disk.complete_one(&mut self.rng) else { continue };
             if let Some(shard) = &*self.shard.borrow() {
                 shard.borrow_mut().on_disk(completion, self.now);
-            } else if let Some(log) = &self.log
-                && let Err(fatal) = log.on_completion(completion, self.now, &mut self.durable)
+                continue;
+            }
+            let (log, durable) = match core {
+                0 => (&self.log, &mut self.durable),
+                _ => (&self.second, &mut self.second_durable),
+            };
+            if let Some(log) = log
+                && let Err(fatal) = log.on_completion(completion, self.now, durable)
             {
                 self.fatal = Some(fatal);
             }
@@ -110,7 +121,7 @@ impl World {
             shard.end_of_turn(self.now);
             self.answers.append(&mut shard.outbox.answers);
         }
-        if let Some(log) = self.log.clone() {
+        for log in [self.log.clone(), self.second.clone()].into_iter().flatten() {
             for due in log.take_checkpoints_due(2) {
                 let _ = log.checkpoint(due, b"producers");
             }
@@ -158,6 +169,7 @@ impl World {
         self.forget();
         self.answers.clear();
         self.durable.clear();
+        self.second_durable.clear();
         self.fatal = None;
         self.disk.0.borrow_mut().storage.crash(&mut self.rng);
     }
@@ -165,6 +177,7 @@ impl World {
     /// Lets go of all that runs.
     fn forget(&mut self) {
         self.log = None;
+        self.second = None;
         self.tasks.clear();
         self.shard.take();
         let spawned = std::mem::take(&mut self.disk.0.borrow_mut().spawned);

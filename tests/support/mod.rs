@@ -8,6 +8,7 @@
 
 pub mod clients;
 pub mod counters;
+pub mod http;
 pub mod raw;
 pub mod wire;
 

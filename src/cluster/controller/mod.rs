@@ -4,6 +4,7 @@
 //! that its items see each other; the next one must see the image with these commands applied.
 
 mod alter;
+mod moves;
 mod placement;
 mod topics;
 

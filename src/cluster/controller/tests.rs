@@ -360,6 +360,30 @@ fn leaders_and_replicas_take_turns_over_brokers() {
 }
 
 #[test]
+fn a_partition_moves_to_another_core_of_its_broker() {
+    let mut cluster = Cluster::new(&[2]);
+    cluster.create(sized("t", 3)).expect("new");
+    cluster.create(sized("__consumer_offsets", 1)).expect("new");
+    assert_eq!(cluster.cores("t"), [0, 1, 0]);
+    let decide = |cluster: &Cluster, name: &str, index, core| {
+        cluster.decide(|controller| controller.move_partition(name, index, CoreIndex(core)))
+    };
+    for (name, index, core, expected) in [
+        ("nobody", 0, 0, UnknownTopicOrPartition),
+        ("t", 3, 0, UnknownTopicOrPartition),
+        ("t", -1, 0, UnknownTopicOrPartition),
+        ("t", 0, 2, InvalidReplicaAssignment),
+        ("__consumer_offsets", 0, 1, InvalidRequest),
+    ] {
+        assert_eq!(code(&decide(&cluster, name, index, core)), expected, "{name} {index} to {core}");
+    }
+    assert_eq!(decide(&cluster, "t", 0, 0), Ok(None), "it is there");
+    let command = decide(&cluster, "t", 0, 1).expect("sound").expect("it is elsewhere");
+    cluster.apply(&[command]);
+    assert_eq!(cluster.cores("t"), [1, 1, 0]);
+}
+
+#[test]
 fn producer_ids_come_in_blocks_that_follow_each_other() {
     let mut cluster = Cluster::new(&[1]);
     for first in [0, 1000, 2000] {

@@ -40,6 +40,8 @@ pub enum Kind {
     Drop = 5,
     /// The journal was closed in order; nothing follows. No payload, no partition.
     Closed = 6,
+    /// The partition is another core's, whose journal has it: this one knows nothing of it any more. No payload.
+    Left = 7,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             4 => Kind::StartOffset,
             5 => Kind::Drop,
             6 => Kind::Closed,
+            7 => Kind::Left,
             _ => return None,
         })
     }

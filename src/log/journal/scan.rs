@@ -311,6 +311,12 @@ impl<D: Disk> Scanner<'_, D> {
         if record.kind == Kind::Closed {
             return true;
         }
+        if record.kind == Kind::Left {
+            // Not even its generation: where the other journal is lost, the files alone must tell, and the next opening counts from there.
+            let gone = self.journal.partitions.remove(&record.partition);
+            self.journal.held_bytes -= gone.map_or(0, |partition| held_bytes(&partition.held));
+            return true;
+        }
         let position = Position { session, sequence: record.sequence };
         let partition = self.journal.partitions.entry(record.partition).or_default();
         partition.generation = record.generation;
@@ -340,7 +346,7 @@ impl<D: Disk> Scanner<'_, D> {
             }
             Kind::StartOffset => partition.start_offset = partition.start_offset.max(record.offset),
             Kind::Append => self.hold(position, record, payload),
-            Kind::Closed => {}
+            Kind::Closed | Kind::Left => {}
         }
         true
     }

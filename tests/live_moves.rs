@@ -1,0 +1,172 @@
+//! Partitions move from core to core while clients use them: every record is there once and in order, nobody sees an error, and what cannot be
+//! moved is refused with a reason.
+
+mod support;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::clients::{STEP, config, create_topic, produce_values, read, unique, until};
+use support::http::{cores, get, move_partition};
+use support::{Broker, Options};
+
+const PARTITIONS: i32 = 4;
+const MOVES: u16 = 40;
+const VALUE_BYTES: usize = 1000;
+
+fn moved(admin: &str, topic: &str, partition: i32, core: u16) {
+    let (status, text) = move_partition(admin, topic, partition, core).expect("the broker runs");
+    assert_eq!((status, text), (200, format!("{topic}-{partition} is on core {core}\n")));
+}
+
+/// Writes numbers to all partitions in turn until it is told to stop; returns how many each got.
+fn write_numbers(address: &str, topic: &str, stop: &AtomicBool) -> u64 {
+    let producer: BaseProducer =
+        config(address, &[("enable.idempotence", "true"), ("linger.ms", "1")]).create().expect("a producer");
+    let mut number = 0u64;
+    while !stop.load(Ordering::Relaxed) {
+        for partition in 0..PARTITIONS {
+            // Padded, so that segments fill.
+            let text = format!("{number:0>VALUE_BYTES$}");
+            let record = || BaseRecord::<(), str>::to(topic).partition(partition).payload(&text);
+            until("the queue has room", || {
+                producer.poll(std::time::Duration::from_millis(1));
+                producer.send(record()).ok()
+            });
+        }
+        number += 1;
+    }
+    producer.flush(STEP).expect("all are acknowledged");
+    number
+}
+
+/// Reads on until `end` numbers of each partition have come; they come in order, and none twice.
+fn read_numbers(address: &str, topic: &str, end: impl Fn() -> Option<u64>) {
+    let consumer: BaseConsumer = config(address, &[("group.id", "none")]).create().expect("a consumer");
+    let mut all = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        all.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&all).expect("assigned");
+    let mut next = [0u64; PARTITIONS as usize];
+    until("all numbers", || {
+        while let Some(polled) = consumer.poll(std::time::Duration::from_millis(50)) {
+            let message = polled.expect("no error that a client shows");
+            let expected = &mut next[message.partition() as usize];
+            let value = std::str::from_utf8(message.payload().expect("a value")).expect("text");
+            assert_eq!(value.parse(), Ok(*expected), "partition {}", message.partition());
+            assert_eq!(message.offset(), *expected as i64);
+            *expected += 1;
+        }
+        end().filter(|end| next.iter().all(|next| next == end)).map(drop)
+    });
+}
+
+/// Moves every partition to and fro beside a producer and a reader, with these further settings.
+fn move_beside_clients(settings: &str) -> Broker {
+    let broker = Broker::start(Options { data_dirs: 2, settings: settings.to_owned(), ..Options::default() });
+    let admin = broker.admin().expect("it is on by default").to_owned();
+    let topic = unique("moves");
+    // Many segments: some are being written, closed and deleted when their partition leaves.
+    create_topic(broker.address(), &topic, PARTITIONS, &[("segment.bytes", "1048576")]);
+    assert_eq!(cores(&admin, &topic), [0, 1, 0, 1]);
+    let address = broker.address();
+    let (stop, written) = (AtomicBool::new(false), OnceLock::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| written.set(write_numbers(address, &topic, &stop)));
+        scope.spawn(|| read_numbers(address, &topic, || written.get().copied()));
+        for round in 0..MOVES {
+            for partition in 0..PARTITIONS {
+                moved(&admin, &topic, partition, (round + partition as u16) % 2);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(written.get().is_some_and(|written| *written > 0), "the producer took part");
+    // And from the segments, in whichever data directory they are.
+    read_numbers(address, &topic, || written.get().copied());
+    broker
+}
+
+#[test]
+fn clients_go_on_while_partitions_move() {
+    let broker = move_beside_clients("");
+    assert!(!broker.log().contains("ERROR"), "{}", broker.log_tail());
+}
+
+#[test]
+fn clients_follow_partitions_to_other_core_listeners() {
+    move_beside_clients("core.listeners.port = 0\n");
+}
+
+#[test]
+fn a_move_outlives_the_process_however_it_ends() {
+    let mut broker = Broker::start(Options::default());
+    let topic = unique("moves");
+    create_topic(broker.address(), &topic, 1, &[]);
+    let mut expected = Vec::new();
+    for (round, core) in [1, 0, 1, 0, 1].into_iter().enumerate() {
+        let values: Vec<String> = (0..50).map(|number| format!("{round}-{number}")).collect();
+        assert_eq!(produce_values(broker.address(), &topic, 0, &values), expected.len() as i64);
+        expected.extend(values);
+        moved(broker.admin().expect("on"), &topic, 0, core);
+        if round % 2 == 0 {
+            broker.kill9()
+        } else {
+            assert!(broker.terminate().success())
+        }
+        broker.restart();
+        assert_eq!(cores(broker.admin().expect("on"), &topic), [core]);
+        let found = read(broker.address(), &topic, 0, Offset::Beginning);
+        let found: Vec<String> = found
+            .into_iter()
+            .map(|(_, record)| String::from_utf8(record.value.expect("a value")).expect("text"))
+            .collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn what_cannot_be_moved_is_refused_with_a_reason() {
+    let broker = Broker::start(Options::default());
+    let admin = broker.admin().expect("it is on by default");
+    let topic = unique("moves");
+    create_topic(broker.address(), &topic, 2, &[]);
+    let group: BaseConsumer =
+        config(broker.address(), &[("group.id", "makes-the-topic")]).create().expect("a consumer");
+    group.subscribe(&[&topic]).expect("subscribed");
+    until("groups have their topic", || {
+        group.poll(std::time::Duration::from_millis(10));
+        get(admin, "/metrics/topics").1.contains("__consumer_offsets").then_some(())
+    });
+    for (path, status, text) in [
+        ("/topics/nobody/partitions/0/core/1".to_owned(), 404, "There is no topic nobody."),
+        (format!("/topics/{topic}/partitions/2/core/1"), 404, "has no partition 2; it has 0 to 1."),
+        (format!("/topics/{topic}/partitions/0/core/2"), 400, "Broker 1 has no core 2; it has 0 to 1."),
+        ("/topics/__consumer_offsets/partitions/0/core/1".to_owned(), 400, "groups are coordinated there."),
+        (format!("/topics/{topic}/partitions/0/core/70000"), 400, ""),
+    ] {
+        let (found, body) = support::http::put(admin, &path).expect("the broker runs");
+        assert_eq!(found, status, "{path}: {body}");
+        assert!(body.contains(text), "{path}: {body}");
+    }
+    assert_eq!(cores(admin, &topic), [0, 1]);
+
+    let ringlog = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringlog")).arg("move").args(args).output().expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let done = ringlog(&[&topic, "0", "1", "--admin", admin]);
+    assert_eq!(done, (Some(0), format!("{topic}-0 is on core 1\n"), String::new()));
+    assert_eq!(cores(admin, &topic), [1, 1]);
+    let (code, _, why) = ringlog(&["nobody", "0", "1", "--admin", admin]);
+    assert_eq!((code, &*why), (Some(11), "ringlog: There is no topic nobody.\n"));
+    let (code, _, why) = ringlog(&[&topic, "0", "1", "--admin", "127.0.0.1:1"]);
+    assert_eq!(code, Some(11));
+    assert!(why.contains("no broker answers at 127.0.0.1:1"), "{why}");
+}
