@@ -78,7 +78,7 @@ fn check_needs_no_configuration_and_leaves_nothing_behind() {
 #[test]
 fn the_settings_that_check_prints_are_a_configuration_with_the_same_settings() {
     let dir = workdir();
-    let settings = ["--set", "log.retention.ms=5", "--set", "journal.bytes=2GiB"];
+    let settings = ["--set", "log.retention.ms=5", "--set", "journal.bytes=2GiB", "--set", "core.0.journal.bytes=1GiB"];
     let flags = [&["--check", "--listen", "127.0.0.1:0", "--cores", "1"][..], &settings].concat();
     let first = ringlog(dir.path(), &flags).stdout;
     fs::write(dir.path().join("ringlog.toml"), &first).unwrap();
@@ -88,7 +88,7 @@ fn the_settings_that_check_prints_are_a_configuration_with_the_same_settings() {
         text.lines().map(|line| line.split('#').next().unwrap().trim().to_owned()).collect()
     };
     let (first, second) = (without_comments(first), without_comments(second));
-    for line in ["log.retention.ms = 5", "journal.bytes = 2147483648"] {
+    for line in ["log.retention.ms = 5", "journal.bytes = 2147483648", "core.0.journal.bytes = 1073741824"] {
         assert!(first.iter().any(|printed| printed == line), "{line}");
     }
     assert_eq!(first, second);

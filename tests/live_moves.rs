@@ -104,6 +104,32 @@ fn clients_follow_partitions_to_other_core_listeners() {
 }
 
 #[test]
+fn a_busy_core_gives_partitions_to_an_idle_one_where_that_is_asked_for() {
+    let settings = "core.balance.interval.ms = 1000".to_owned();
+    let broker = Broker::start(Options { settings, ..Options::default() });
+    let admin = broker.admin().expect("it is on by default");
+    let topic = unique("moves");
+    create_topic(broker.address(), &topic, PARTITIONS, &[]);
+    assert_eq!(cores(admin, &topic), [0, 1, 0, 1]);
+    let producer: BaseProducer = config(broker.address(), &[]).create().expect("a producer");
+    let value = vec![b'x'; 100_000];
+    // All the work is on core 0, in two equal parts.
+    until("one of the two has moved", || {
+        for partition in [0, 2] {
+            let record = BaseRecord::<(), [u8]>::to(&topic).partition(partition).payload(&value);
+            // A full queue is as good: there is work.
+            let _ = producer.send(record);
+        }
+        producer.poll(std::time::Duration::ZERO);
+        // While a partition moves it is on no core.
+        let found = <[u16; PARTITIONS as usize]>::try_from(cores(admin, &topic)).ok()?;
+        assert_eq!((found[1], found[3]), (1, 1), "the idle ones stay");
+        (found[0] != found[2]).then_some(())
+    });
+    producer.flush(STEP).expect("all are acknowledged");
+}
+
+#[test]
 fn a_move_outlives_the_process_however_it_ends() {
     let mut broker = Broker::start(Options::default());
     let topic = unique("moves");

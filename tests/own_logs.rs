@@ -88,6 +88,7 @@ fn settings(run: &Run) -> ShardSettings {
         cluster_id: "cluster".into(),
         host: "localhost".into(),
         port: 9092,
+        spared_cores: vec![],
         core_ports: vec![],
         data_dir: DATA.into(),
         data_dirs: vec![DATA.into()],
@@ -102,6 +103,7 @@ fn settings(run: &Run) -> ShardSettings {
         statics: [("log.segment.delete.delay.ms".to_owned(), "20".to_owned())].into(),
         retention_check_ms: 500,
         disk_reserve_bytes: 0,
+        balance_interval_ms: None,
         own_log_growth_bytes: run.growth,
     }
 }

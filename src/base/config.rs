@@ -15,12 +15,19 @@ pub struct Config {
     /// back to (`cluster::configs`).
     pub statics: BTreeMap<String, String>,
     pub server: ServerConfig,
-    pub core: CoreConfig,
-    pub journal: JournalConfig,
+    /// In the order of `CoreIndex`; at least one.
+    pub cores: Vec<CoreConfig>,
     pub network: NetworkConfig,
     pub topic: TopicConfig,
     pub group: GroupConfig,
     pub offsets: OffsetsConfig,
+}
+
+impl Config {
+    /// The CPU of each core.
+    pub fn cpus(&self) -> Vec<usize> {
+        self.cores.iter().map(|core| core.cpu).collect()
+    }
 }
 
 /// A host (name or address) with a port, as in `localhost:9092` or `[::1]:9092`.
@@ -84,6 +91,8 @@ pub struct ServerConfig {
     pub advertise: Option<HostPort>,
     /// `core.listeners.port`: the first core's, 0 for free ones; `None`: no core has a listener of its own.
     pub core_listeners: Option<u16>,
+    /// `core.balance.interval.ms`; `None`: partitions move only when somebody asks for it.
+    pub balance_interval_ms: Option<u64>,
     /// `admin.listen`; `None`: nothing is served there.
     pub admin: Option<AdminListen>,
     /// `log.dirs`; at least one, each locked by this process.
@@ -103,11 +112,18 @@ pub enum ColdRead {
     Direct,
 }
 
-/// One core's share of the machine. Every figure is for each core.
+/// One core's share of the machine, and of the work. `core.N.` before the rest of a key sets it for core N alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CoreConfig {
-    /// The CPU of each core, in the order of `CoreIndex`; at least one. From `core.count` and `core.cpus`.
-    pub cpus: Vec<usize>,
+    /// From `core.count` and `core.cpus`.
+    pub cpu: usize,
+    /// `core.accept`: takes connections.
+    pub accepts: bool,
+    /// `core.partitions`: is given new partitions.
+    pub takes_partitions: bool,
+    /// `core.data.dir`, or its turn: one of `log.dirs`.
+    pub data_dir: PathBuf,
+    pub journal: JournalConfig,
     /// `core.request.memory.bytes`
     pub request_memory_bytes: u64,
     /// `core.tail.memory.bytes`

@@ -44,6 +44,12 @@ pub fn effective(settings: &Settings) -> String {
             Origin::File(place) | Origin::Flag(place) => writeln!(text, "  # {place}").expect("a String takes all"),
         }
     }
+    for (core, name, value, origin) in settings.entries_of_cores() {
+        let (rest, Origin::File(place) | Origin::Flag(place)) = (name.trim_start_matches("core."), origin) else {
+            unreachable!("no core has a default of its own")
+        };
+        writeln!(text, "core.{core}.{rest} = {value}  # {place}").expect("a String takes all");
+    }
     text
 }
 

@@ -25,6 +25,38 @@ pub fn check(settings: &Settings) -> Result<(), StartError> {
     groups(settings)
 }
 
+/// Checks what is set for single cores, of which there are `count`.
+///
+/// # Errors
+/// As `check`.
+pub fn check_cores(settings: &Settings, count: usize) -> Result<(), StartError> {
+    if let Some((core, name, _, origin)) = settings.entries_of_cores().find(|(core, ..)| usize::from(*core) >= count) {
+        let last = count - 1;
+        let message =
+            format!("`{name}` is set for core {core}, and the cores are 0 to {last}: set core.count, or take it out");
+        return Err(StartError::new(origin.exit(), message));
+    }
+    let cores: Vec<Settings> = (0..count as u16).map(|core| settings.of_core(core)).collect();
+    for settings in &cores {
+        journal(settings)?;
+        requests(settings)?;
+        let dirs = settings.list("log.dirs").expect("it has a default");
+        if settings.text("core.data.dir").is_some_and(|dir| !dirs.iter().any(|other| other == dir)) {
+            return Err(fault(settings, "core.data.dir", &format!("is none of log.dirs: {}", dirs.join(", "))));
+        }
+    }
+    for (name, what) in [("core.accept", "takes connections"), ("core.partitions", "is given partitions")] {
+        if !cores.iter().any(|settings| settings.flag(name).expect("it has a default")) {
+            return Err(fault(
+                &cores[0],
+                name,
+                &format!("holds for all cores, so that none {what}: leave it out for one"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The address of `listeners` or `advertised.listeners`, which has been checked. `None` where the key has no value.
 pub fn address(settings: &Settings, name: &'static str) -> Option<HostPort> {
     settings.text(name).map(|text| parse_address(text).expect("addresses are checked before they are used"))
@@ -160,6 +192,43 @@ mod tests {
     #[test]
     fn the_defaults_hold_together() {
         assert_eq!(checked(&[]), Ok(()));
+    }
+
+    #[test]
+    fn what_is_set_for_single_cores_holds_together() {
+        let checked = |pairs: &[(&str, Value)]| {
+            let set = |(name, value): &(&str, Value)| Override {
+                flag: "--set".to_owned(),
+                name: (*name).to_owned(),
+                value: value.clone(),
+            };
+            let overrides: Vec<Override> = pairs.iter().map(set).collect();
+            let settings = Settings::load(None, None, &overrides).map_err(|error| error.message)?;
+            check_cores(&settings, 2).map_err(|error| error.message)
+        };
+        let dirs = ("log.dirs", text("a,b"));
+        for good in [
+            &[("core.1.accept", Value::Flag(false))][..],
+            &[("core.1.accept", Value::Flag(false)), ("core.0.partitions", Value::Flag(false))],
+            &[("core.0.journal.bytes", text("1GiB"))],
+            &[dirs.clone(), ("core.0.data.dir", text("b"))],
+        ] {
+            assert_eq!(checked(good), Ok(()), "{good:?}");
+        }
+        for (bad, reason) in [
+            (&[("core.2.accept", Value::Flag(false))][..], "`core.accept` is set for core 2, and the cores are 0 to 1"),
+            (&[("core.accept", Value::Flag(false))], "none takes connections"),
+            (
+                &[("core.0.partitions", Value::Flag(false)), ("core.1.partitions", Value::Flag(false))],
+                "none is given partitions",
+            ),
+            (&[("core.1.journal.bytes", text("130MiB"))], "(--set, for core 1) is not a whole number"),
+            (&[("core.1.request.memory.bytes", text("16MiB"))], "(--set, for core 1)"),
+            (&[dirs, ("core.0.data.dir", text("c"))], "is none of log.dirs: a, b"),
+        ] {
+            let message = checked(bad).unwrap_err();
+            assert!(message.contains(reason), "{message}");
+        }
     }
 
     #[test]

@@ -30,13 +30,13 @@ pub fn config(settings: &Settings, facts: Facts) -> Config {
             listen: address(settings, "listeners").expect("it has a default"),
             advertise: address(settings, "advertised.listeners"),
             core_listeners: settings.integer("core.listeners.port").map(|port| port as u16),
+            balance_interval_ms: settings.integer("core.balance.interval.ms").map(|interval| interval as u64),
             admin: admin(settings),
             data_dirs: data_dirs(settings),
             disk_reserve_bytes: values.u64("disk.reserve.bytes"),
             internal_log_growth_bytes: values.u64("internal.log.growth.bytes"),
         },
-        core: core(&values, facts.cpus),
-        journal: JournalConfig { bytes: values.u64("journal.bytes"), file_bytes: values.u64("journal.file.bytes") },
+        cores: facts.cpus.into_iter().zip(0..).map(|(cpu, index)| core(&settings.of_core(index), cpu, index)).collect(),
         network: network(&values),
         topic: topic(&values),
         group: group(&values),
@@ -81,9 +81,19 @@ pub fn data_dirs(settings: &Settings) -> Vec<PathBuf> {
 
 const MINUTE_MS: u64 = 60_000;
 
-fn core(values: &Values, cpus: Vec<usize>) -> CoreConfig {
+/// `settings` are those of this core.
+fn core(settings: &Settings, cpu: usize, index: u16) -> CoreConfig {
+    let values = Values(settings);
+    let dirs = data_dirs(settings);
     CoreConfig {
-        cpus,
+        cpu,
+        accepts: values.flag("core.accept"),
+        takes_partitions: values.flag("core.partitions"),
+        data_dir: match settings.text("core.data.dir") {
+            Some(dir) => PathBuf::from(dir),
+            None => dirs[usize::from(index) % dirs.len()].clone(),
+        },
+        journal: JournalConfig { bytes: values.u64("journal.bytes"), file_bytes: values.u64("journal.file.bytes") },
         request_memory_bytes: values.u64("core.request.memory.bytes"),
         tail_memory_bytes: values.u64("core.tail.memory.bytes"),
         cold_read: match values.text("core.cold.read") {
@@ -232,7 +242,7 @@ mod tests {
         });
         let (_, Value::Integer(file_bytes)) = least[0] else { unreachable!("a size") };
         let journal = ("journal.bytes", Value::Integer(4 * file_bytes));
-        let settings = LogSettings::of(&resolved(&[least[0].clone(), least[1].clone(), journal]));
+        let settings = LogSettings::of(&resolved(&[least[0].clone(), least[1].clone(), journal]).cores[0]);
         assert_eq!(settings.check(), Ok(()));
     }
 

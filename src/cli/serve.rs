@@ -52,8 +52,8 @@ pub fn check(args: &ServeArgs) -> Result<String, StartError> {
     Ok(format!(
         "# ready to start: node {}, {} cores on CPUs {}\n{}",
         config.server.node_id.0,
-        config.core.cpus.len(),
-        host::format_cpus(&config.core.cpus),
+        config.cores.len(),
+        host::format_cpus(&config.cpus()),
         example::effective(&settings),
     ))
 }
@@ -79,6 +79,7 @@ pub fn choose(args: &ServeArgs) -> Result<(Settings, Vec<usize>), StartError> {
     let settings = Settings::load(args.profile.as_deref(), args.config.as_deref(), &args.overrides())?;
     relations::check(&settings)?;
     let cpus = choose_cpus(&settings)?;
+    relations::check_cores(&settings, cpus.len())?;
     Ok((settings, cpus))
 }
 
@@ -91,7 +92,7 @@ fn config(settings: &Settings, cpus: Vec<usize>, identity: Identity) -> Result<C
         let reason = format!("{cited} needs a node.id below {NODE_WITH_CORES_MAX}, and this is node {node_id}");
         return Err(StartError::new(Exit::Config, reason));
     }
-    match LogSettings::of(&config).check() {
+    match config.cores.iter().try_for_each(|core| LogSettings::of(core).check()) {
         Ok(()) => Ok(config),
         Err(reason) => Err(StartError::new(Exit::Config, format!("the log cannot work with these settings: {reason}"))),
     }

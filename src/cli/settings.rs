@@ -28,6 +28,14 @@ impl Origin {
         }
     }
 
+    fn of_core(self, core: u16) -> Origin {
+        match self {
+            Origin::Default => Origin::Default,
+            Origin::File(place) => Origin::File(format!("{place}, for core {core}")),
+            Origin::Flag(flag) => Origin::Flag(format!("{flag}, for core {core}")),
+        }
+    }
+
     fn text(&self) -> &str {
         match self {
             Origin::Default => "the default",
@@ -57,9 +65,13 @@ pub fn profile_text(name: &str) -> Result<&'static str, StartError> {
     })
 }
 
+type Values = BTreeMap<&'static str, (Value, Origin)>;
+
 /// The value of every key that has one.
 pub struct Settings {
-    values: BTreeMap<&'static str, (Value, Origin)>,
+    values: Values,
+    /// What is set for single cores.
+    of_cores: BTreeMap<u16, Values>,
 }
 
 impl Settings {
@@ -87,7 +99,7 @@ impl Settings {
 
     fn defaults() -> Settings {
         let values = keys::all().filter_map(|key| Some((key.name, (default(key)?, Origin::Default))));
-        Settings { values: values.collect() }
+        Settings { values: values.collect(), of_cores: BTreeMap::new() }
     }
 
     fn merge_file(&mut self, file: &str, text: &str) -> Result<(), StartError> {
@@ -100,15 +112,34 @@ impl Settings {
     }
 
     fn set(&mut self, name: &str, value: Value, origin: Origin) -> Result<(), StartError> {
-        let Some(key) = keys::find(name) else {
-            return Err(unknown(name, &origin));
+        let (core, key) = match (keys::find(name), keys::find_of_core(name)) {
+            (Some(key), _) => (None, key),
+            (None, Some((core, key))) => (Some(core), key),
+            (None, None) => return Err(unknown(name, &origin)),
         };
         let shown = value.to_string();
         let value = key.kind.accept(value).map_err(|reason| {
             StartError::new(origin.exit(), format!("`{name}` = {shown} ({}) {reason}", origin.text()))
         })?;
-        self.values.insert(key.name, (value, origin));
+        let (values, origin) = match core {
+            None => (&mut self.values, origin),
+            Some(core) => (self.of_cores.entry(core).or_default(), origin.of_core(core)),
+        };
+        values.insert(key.name, (value, origin));
         Ok(())
+    }
+
+    /// The settings as they are for one core.
+    pub fn of_core(&self, core: u16) -> Settings {
+        let mut values = self.values.clone();
+        values.extend(self.of_cores.get(&core).cloned().unwrap_or_default());
+        Settings { values, of_cores: BTreeMap::new() }
+    }
+
+    /// What is set for single cores: the core, the key, value and origin.
+    pub fn entries_of_cores(&self) -> impl Iterator<Item = (u16, &'static str, &Value, &Origin)> {
+        let cores = self.of_cores.iter();
+        cores.flat_map(|(core, values)| values.iter().map(move |(name, (value, origin))| (*core, *name, value, origin)))
     }
 
     /// Value and origin of a key, `None` where it has no value.
@@ -178,6 +209,13 @@ fn unknown(name: &str, origin: &Origin) -> StartError {
         Origin::Default => unreachable!("defaults come from the table"),
         Origin::File(place) | Origin::Flag(place) => place,
     };
+    let of_core = name.strip_prefix("core.").and_then(|rest| rest.split_once('.'));
+    if of_core.is_some_and(|(number, _)| number.parse::<u16>().is_ok()) {
+        let names: Vec<&str> =
+            keys::all().filter(|key| key.per_core).map(|key| key.name.trim_start_matches("core.")).collect();
+        let message = format!("`{name}` in {place}: what can be set for one core is {}", names.join(", "));
+        return StartError::new(origin.exit(), message);
+    }
     let message = match (keys::advice(name), keys::nearest(name)) {
         (Some(advice), _) => format!("`{name}` in {place} is a setting of Kafka that Ringlog does not have: {advice}"),
         (None, Some(nearest)) => format!("unknown key `{name}` in {place}: did you mean `{nearest}`?"),
@@ -204,6 +242,26 @@ mod tests {
         assert_eq!(settings.cite(name), "`num.partitions` = 7 (f.toml line 2)");
         settings.set(name, Value::Integer(9), Origin::Flag("--set".to_owned())).unwrap();
         assert_eq!(settings.cite(name), "`num.partitions` = 9 (--set)");
+    }
+
+    #[test]
+    fn a_core_can_have_its_own() {
+        let settings = merged("core.busy.poll.us = 5\n[core.3]\nbusy.poll.us = 7\njournal.bytes = \"1GiB\"").unwrap();
+        let polls = |core| settings.of_core(core).integer("core.busy.poll.us");
+        assert_eq!((polls(0), polls(3)), (Some(5), Some(7)));
+        assert_eq!(settings.of_core(3).integer("journal.bytes"), Some(1 << 30));
+        assert_eq!(
+            settings.of_core(3).cite("core.busy.poll.us"),
+            "`core.busy.poll.us` = 7 (f.toml line 3, for core 3)"
+        );
+        assert_eq!(settings.entries_of_cores().count(), 2);
+        let refused = merged("core.3.count = 1").err().unwrap();
+        assert!(
+            refused
+                .starts_with("`core.3.count` in f.toml line 1: what can be set for one core is request.memory.bytes,"),
+            "{refused}"
+        );
+        assert!(merged("core.3.busy.poll.us = -1").err().unwrap().contains("out of range"));
     }
 
     #[test]

@@ -73,6 +73,8 @@ const SET_BROKER_CONFIGS: u8 = 8;
 const ALLOCATE_PRODUCER_IDS: u8 = 9;
 /// As `REGISTER_BROKER`, with the port of each core behind it.
 const REGISTER_BROKER_WITH_CORES: u8 = 10;
+/// As `REGISTER_BROKER`, with the number of core ports, those, the number of spared cores and those behind it.
+const REGISTER_BROKER_IN_FULL: u8 = 11;
 
 /// A node id that means "all brokers"; real ones are at least 0.
 const ALL_NODES: i32 = -1;
@@ -86,7 +88,13 @@ impl Command {
             Command::RegisterBroker { node, broker } => {
                 out.extend_from_slice(&node.0.to_be_bytes());
                 put_text(&mut out, &broker.host);
-                for number in [broker.port, broker.core_count].iter().chain(&broker.core_ports) {
+                let (ports, spared) = (&broker.core_ports, &broker.spared_cores);
+                let counts = match spared.is_empty() {
+                    true => [None, None],
+                    false => [Some(ports.len() as u16), Some(spared.len() as u16)],
+                };
+                let head = [broker.port, broker.core_count].into_iter().chain(counts[0]).chain(ports.iter().copied());
+                for number in head.chain(counts[1]).chain(spared.iter().copied()) {
                     out.extend_from_slice(&number.to_be_bytes());
                 }
             }
@@ -126,6 +134,7 @@ impl Command {
     fn kind(&self) -> u8 {
         match self {
             Command::InitCluster { .. } => INIT_CLUSTER,
+            Command::RegisterBroker { broker, .. } if !broker.spared_cores.is_empty() => REGISTER_BROKER_IN_FULL,
             Command::RegisterBroker { broker, .. } if broker.core_ports.is_empty() => REGISTER_BROKER,
             Command::RegisterBroker { .. } => REGISTER_BROKER_WITH_CORES,
             Command::CreateTopic { .. } => CREATE_TOPIC,
@@ -150,8 +159,9 @@ impl Command {
         }
         let command = match from.u8()? {
             INIT_CLUSTER => Command::InitCluster { cluster_id: from.text()?.to_owned() },
-            REGISTER_BROKER => register(&mut from, false)?,
-            REGISTER_BROKER_WITH_CORES => register(&mut from, true)?,
+            kind @ (REGISTER_BROKER | REGISTER_BROKER_WITH_CORES | REGISTER_BROKER_IN_FULL) => {
+                register(&mut from, kind)?
+            }
             CREATE_TOPIC => Command::CreateTopic {
                 id: TopicId(from.array()?),
                 name: from.text()?.to_owned(),
@@ -186,14 +196,31 @@ impl Command {
     }
 }
 
-fn register(from: &mut Fields<'_>, with_cores: bool) -> Result<Command, FieldsError> {
+fn register(from: &mut Fields<'_>, kind: u8) -> Result<Command, FieldsError> {
     let (node, host, port, core_count) = (node(from)?, from.text()?.to_owned(), from.u16()?, from.u16()?);
-    let ports = if with_cores { core_count } else { 0 };
-    if usize::from(ports) > from.remaining() / 2 {
+    let core_ports = match kind {
+        REGISTER_BROKER => vec![],
+        REGISTER_BROKER_WITH_CORES => numbers(from, core_count)?,
+        _ => {
+            let count = from.u16()?;
+            numbers(from, count)?
+        }
+    };
+    let spared_cores = match kind {
+        REGISTER_BROKER_IN_FULL => {
+            let count = from.u16()?;
+            numbers(from, count)?
+        }
+        _ => vec![],
+    };
+    Ok(Command::RegisterBroker { node, broker: Broker { host, port, core_count, core_ports, spared_cores } })
+}
+
+fn numbers(from: &mut Fields<'_>, count: u16) -> Result<Vec<u16>, FieldsError> {
+    if usize::from(count) > from.remaining() / 2 {
         return Err(FieldsError::Malformed);
     }
-    let core_ports = (0..ports).map(|_| from.u16()).collect::<Result<_, _>>()?;
-    Ok(Command::RegisterBroker { node, broker: Broker { host, port, core_count, core_ports } })
+    (0..count).map(|_| from.u16()).collect()
 }
 
 /// Bytes of a partition with one replica that is in sync: leader, epoch, core, two counts, two node ids.
@@ -301,11 +328,12 @@ mod tests {
             text().prop_map(|cluster_id| Command::InitCluster { cluster_id }),
             (0..i32::MAX, text(), any::<u16>(), any::<u16>(), any::<bool>()).prop_map(
                 |(node, host, port, core_count, with_cores)| {
+                    let spared_cores = (0..port % 3).collect();
                     let core_count = if with_cores { 1 + core_count % 4 } else { core_count };
                     let core_ports = (0..core_count).filter(|_| with_cores).map(|core| port ^ core).collect();
                     Command::RegisterBroker {
                         node: NodeId(node),
-                        broker: Broker { host, port, core_count, core_ports },
+                        broker: Broker { host, port, core_count, core_ports, spared_cores },
                     }
                 }
             ),

@@ -19,6 +19,8 @@ pub struct Broker {
     pub core_count: u16,
     /// The port on which each core listens by itself. Empty without core listeners; else as many as cores.
     pub core_ports: Vec<u16>,
+    /// Cores that are given no new partitions, in their order; never all.
+    pub spared_cores: Vec<u16>,
 }
 
 /// Node ids from here on are those of single cores: two to the thirtieth, then the broker's id, then ten bits of core.
@@ -199,7 +201,11 @@ impl Image {
         match command {
             Command::InitCluster { cluster_id } => self.init(cluster_id)?,
             Command::RegisterBroker { node, broker } => {
-                let Broker { core_count, core_ports, .. } = broker;
+                let Broker { core_count, core_ports, spared_cores, .. } = broker;
+                let in_order = spared_cores.windows(2).all(|pair| pair[0] < pair[1]);
+                let within = spared_cores.last().is_none_or(|last| last < core_count);
+                let some = spared_cores.len() < usize::from(*core_count);
+                check(in_order && within && some, "spared cores are some of a broker's")?;
                 check(*core_count >= 1, "a broker has at least one core")?;
                 let all = core_ports.is_empty() || core_ports.len() == usize::from(*core_count);
                 check(all && (core_ports.is_empty() || node.0 < NODE_WITH_CORES_MAX), "all cores listen, or none")?;

@@ -18,7 +18,7 @@ fn create(number: u8, name: &str, cores: &[u16]) -> Command {
 }
 
 fn register(node: i32, core_count: u16) -> Command {
-    let broker = Broker { host: "broker".to_owned(), port: 9092, core_count, core_ports: vec![] };
+    let broker = Broker { host: "broker".to_owned(), port: 9092, core_count, core_ports: vec![], spared_cores: vec![] };
     Command::RegisterBroker { node: NodeId(node), broker }
 }
 
@@ -36,7 +36,13 @@ fn with_core_listeners_clients_are_told_of_each_core_as_a_broker() {
     let partition = |image: &Image, index| image.partition(PartitionId { topic: id(1), index }).unwrap().clone();
     assert_eq!(image.advertised_leader(&partition(&image, 1)), NodeId(1));
 
-    let broker = |core_count, core_ports| Broker { host: "broker".to_owned(), port: 9092, core_count, core_ports };
+    let broker = |core_count, core_ports| Broker {
+        host: "broker".to_owned(),
+        port: 9092,
+        core_count,
+        core_ports,
+        spared_cores: vec![],
+    };
     let with = |broker| Command::RegisterBroker { node: NodeId(1), broker };
     image.apply(&with(broker(2, vec![5000, 6000]))).expect("a port for each core");
     let brokers = told(&image);

@@ -2,6 +2,7 @@
 //!
 //! Pure: commands change the image and nothing else does; where commands are kept and agreed on is for `shard`.
 
+pub mod balance;
 pub mod commands;
 pub mod configs;
 pub mod controller;

@@ -199,7 +199,13 @@ mod tests {
             Command::InitCluster { cluster_id: "c".to_owned() },
             Command::RegisterBroker {
                 node: NodeId(1),
-                broker: Broker { host: "h".to_owned(), port: 1, core_count: 2, core_ports: vec![5, 6] },
+                broker: Broker {
+                    host: "h".to_owned(),
+                    port: 1,
+                    core_count: 2,
+                    core_ports: vec![5, 6],
+                    spared_cores: vec![1],
+                },
             },
             Command::SetBrokerConfigs { node: None, changes: changes.clone() },
             Command::AllocateProducerIds { first: 0, count: 1000 },

@@ -1,6 +1,6 @@
 //! What the log is told: sizes of a core's journal and tail, and Kafka's per-topic segment settings. Holds no state.
 
-use crate::base::config::Config;
+use crate::base::config::CoreConfig;
 use crate::base::limits::{DISK_BLOCK_BYTES, JOURNAL_FILE_BYTES};
 
 /// Smallest `journal_file_bytes` that makes sense: eight full commits. What works at all is asserted elsewhere.
@@ -56,13 +56,13 @@ impl Default for LogSettings {
 }
 
 impl LogSettings {
-    /// What the configuration says of them; it says nothing of the others.
-    pub fn of(config: &Config) -> LogSettings {
+    /// What the configuration of a core says of them; it says nothing of the others.
+    pub fn of(core: &CoreConfig) -> LogSettings {
         LogSettings {
-            journal_file_bytes: config.journal.file_bytes,
-            journal_bytes: config.journal.bytes,
-            tail_bytes: config.core.tail_memory_bytes as usize,
-            recovery_bytes_max: RECOVERY_TAILS_MAX * config.core.tail_memory_bytes as usize,
+            journal_file_bytes: core.journal.file_bytes,
+            journal_bytes: core.journal.bytes,
+            tail_bytes: core.tail_memory_bytes as usize,
+            recovery_bytes_max: RECOVERY_TAILS_MAX * core.tail_memory_bytes as usize,
             ..LogSettings::default()
         }
     }

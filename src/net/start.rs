@@ -74,8 +74,8 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     end_with_any_panic();
     let signals =
         Signals::block().map_err(|error| failure(Exit::Kernel, format!("signals cannot be blocked: {error}")))?;
-    let count = config.core.cpus.len() as u16;
-    let (listeners, address) = listen_all(&config, count)?;
+    let count = config.cores.len() as u16;
+    let (listeners, address) = listen_all(&config)?;
     let core_listeners = listen_cores(&config, address, count)?;
     let core_ports = ports(&core_listeners)?;
     let admin = config.server.admin.as_ref().map(listen_admin).transpose()?;
@@ -84,7 +84,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cores = count,
-        cpus = ?config.core.cpus,
+        cpus = ?config.cpus(),
         data = ?config.server.data_dirs,
         node = config.server.node_id.0,
         cluster = config.server.cluster_id,
@@ -107,7 +107,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     let mut cores = Vec::new();
     let mut own = core_listeners.into_iter();
     for (index, listener) in (0..count).map(CoreIndex).zip(listeners) {
-        let listeners: Vec<TcpListener> = std::iter::once(listener).chain(own.next()).collect();
+        let listeners: Vec<TcpListener> = listener.into_iter().chain(own.next()).collect();
         let doorbell = Doorbell::new().map_err(|error| failure(Exit::Kernel, format!("no eventfd: {error}")))?;
         let reporter = desk.reporter(doorbell.clone());
         let (common, options) = (common.clone(), core_options(&common.config, index));
@@ -179,18 +179,23 @@ fn ready(address: SocketAddr, admin: Option<SocketAddr>) {
     let _ = stdout.flush();
 }
 
-fn listen_all(config: &Config, count: u16) -> Result<(Vec<TcpListener>, SocketAddr), Failure> {
+/// A listener for each core that accepts, all at one address.
+fn listen_all(config: &Config) -> Result<(Vec<Option<TcpListener>>, SocketAddr), Failure> {
     let wanted = &config.server.listen;
     let resolved = (wanted.host.as_str(), wanted.port).to_socket_addrs();
     let mut address = resolved
         .ok()
         .and_then(|mut addresses| addresses.next())
         .ok_or_else(|| failure(Exit::Address, format!("`{wanted}` is no address that can be listened on")))?;
-    let mut listeners = Vec::with_capacity(usize::from(count));
-    while listeners.len() < usize::from(count) {
+    let mut listeners = Vec::with_capacity(config.cores.len());
+    for core in &config.cores {
+        if !core.accepts {
+            listeners.push(None);
+            continue;
+        }
         let listener = listen(config, address, true, "--listen")?;
         address = listener.local_addr().map_err(|error| failure(Exit::Address, error.to_string()))?;
-        listeners.push(listener);
+        listeners.push(Some(listener));
     }
     Ok((listeners, address))
 }
@@ -282,11 +287,12 @@ fn place(config: &Config, address: SocketAddr, advertised: &HostPort) -> [(Strin
 }
 
 fn core_options(config: &Config, index: CoreIndex) -> CoreOptions {
+    let core = &config.cores[usize::from(index.0)];
     CoreOptions {
         index,
-        cpu: config.core.cpus[usize::from(index.0)],
-        io_workers: config.core.io_workers_max,
-        pool_free_bytes_max: (config.core.tail_memory_bytes / 4) as usize,
+        cpu: core.cpu,
+        io_workers: core.io_workers_max,
+        pool_free_bytes_max: (core.tail_memory_bytes / 4) as usize,
     }
 }
 
@@ -343,17 +349,19 @@ async fn run_core(
         }
     };
     let config = &common.config;
-    let cold_read = match config.core.cold_read {
+    let core = &config.cores[usize::from(index.0)];
+    let cold_read = match core.cold_read {
         config::ColdRead::Splice => ColdRead::Splice,
         config::ColdRead::Direct => ColdRead::Direct,
     };
-    let cores = config.core.cpus.len();
+    let has_own = config.server.core_listeners.is_some();
+    let accepting = config.cores.iter().filter(|core| core.accepts || has_own).count();
     let settings = ServerSettings {
         request_bytes_max: config.network.request_bytes_max,
-        request_memory_bytes: config.core.request_memory_bytes as usize,
-        tail_memory_bytes: config.core.tail_memory_bytes as usize,
+        request_memory_bytes: core.request_memory_bytes as usize,
+        tail_memory_bytes: core.tail_memory_bytes as usize,
         idle_ms_max: config.network.idle_ms_max,
-        connections_max: config.network.connections_max.map_or(usize::MAX, |most| (most as usize).div_ceil(cores)),
+        connections_max: config.network.connections_max.map_or(usize::MAX, |most| (most as usize).div_ceil(accepting)),
     };
     let api =
         ApiSettings { fetch_bytes_max: config.network.fetch_bytes_max, auto_create_topics: config.topic.auto_create };
@@ -369,8 +377,7 @@ async fn run_core(
         short_cores: common.short_cores.clone(),
     });
     listeners.into_iter().for_each(|listener| server.serve(listener));
-    let turns =
-        turn::run(&mut server, &runtime.ring, &runtime.tasks, Duration::from_micros(config.core.busy_poll_us)).await;
+    let turns = turn::run(&mut server, &runtime.ring, &runtime.tasks, Duration::from_micros(core.busy_poll_us)).await;
     server.end(&turns);
     Ok(())
 }
@@ -402,18 +409,23 @@ fn world() -> World {
 
 fn shard_settings(common: &Common, core: CoreIndex) -> ShardSettings {
     let config = &common.config;
-    let dirs = &config.server.data_dirs;
+    let own = &config.cores[usize::from(core.0)];
     ShardSettings {
         core,
-        core_count: config.core.cpus.len() as u16,
+        core_count: config.cores.len() as u16,
+        spared_cores: (0..)
+            .zip(&config.cores)
+            .filter(|(_, core)| !core.takes_partitions)
+            .map(|(core, _)| core)
+            .collect(),
         node: config.server.node_id,
         cluster_id: config.server.cluster_id.clone(),
         host: common.advertised.host.clone(),
         port: common.advertised.port,
         core_ports: common.core_ports.clone(),
-        data_dir: dirs[usize::from(core.0) % dirs.len()].clone(),
-        data_dirs: dirs.clone(),
-        log: LogSettings::of(config),
+        data_dir: own.data_dir.clone(),
+        data_dirs: config.server.data_dirs.clone(),
+        log: LogSettings::of(own),
         groups: GroupSettings {
             session_timeout_ms_min: config.group.session_timeout_ms_min as i32,
             session_timeout_ms_max: config.group.session_timeout_ms_max as i32,
@@ -427,6 +439,7 @@ fn shard_settings(common: &Common, core: CoreIndex) -> ShardSettings {
         statics: config.statics.clone(),
         retention_check_ms: config.topic.retention_check_ms,
         disk_reserve_bytes: config.server.disk_reserve_bytes,
+        balance_interval_ms: config.server.balance_interval_ms,
         own_log_growth_bytes: config.server.internal_log_growth_bytes,
     }
 }

@@ -6,6 +6,7 @@ use super::open::RecoveredPartition;
 use crate::base::error::ErrorCode;
 use crate::base::ids::{CoreIndex, Offset, PartitionId};
 use crate::base::time::{Nanos, TimestampMs};
+use crate::cluster::balance::CoreLoad;
 use crate::group;
 use crate::ports::Piece;
 use bytes::Bytes;
@@ -39,6 +40,8 @@ pub enum Message<F> {
     Applied {
         failed: Option<FailedMove>,
     },
+    /// To the controller's core: what the partitions of a core were used for.
+    Load(CoreLoad),
     /// To the core that owns the partition from now on: `from` has released it.
     Move {
         from: CoreIndex,

@@ -1,6 +1,7 @@
 //! Fetch on the core that owns the partitions: reads what is visible, or waits until there is enough.
 
 use super::Shard;
+use super::balance::OPERATION_BYTES;
 use super::commands::{Answer, Fetch, FetchPart, Fetched, Origin};
 use crate::base::error::ErrorCode;
 use crate::base::ids::Offset;
@@ -172,7 +173,10 @@ impl<D: Disk> Shard<D> {
             return (fetched, None);
         }
         match self.log.read(partition.log, part.offset, bytes_max as usize, high_watermark, first) {
-            Ok(read) => fetched.pieces = read.pieces,
+            Ok(read) => {
+                fetched.pieces = read.pieces;
+                self.partitions[slot as usize].work += read.bytes + OPERATION_BYTES;
+            }
             Err(ReadError::NotLoaded) => {
                 return (fetched, Some(NotLoaded { log: partition.log, offset: part.offset, limit: high_watermark }));
             }

@@ -3,6 +3,7 @@
 //! It knows `ports` and no runtime, so that a simulator can run it whole.
 
 mod apply;
+mod balance;
 mod by_time;
 pub mod commands;
 pub mod control;
@@ -36,6 +37,7 @@ use crate::group::Input;
 use crate::log::CoreLog;
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::{Disk, DiskCompletion};
+use balance::Balancing;
 use commands::{Answer, Command, Message, Origin, RequestId};
 use control::{Asker, Controlled, Controlling};
 use fetch::WaitingFetch;
@@ -75,6 +77,8 @@ pub struct ShardSettings {
     /// What clients connect to.
     pub host: String,
     pub port: u16,
+    /// Cores that are given no new partitions.
+    pub spared_cores: Vec<u16>,
     /// The port of each core; empty without core listeners.
     pub core_ports: Vec<u16>,
     /// This core's disk: its journal is here, and the partitions it makes.
@@ -89,6 +93,8 @@ pub struct ShardSettings {
     pub retention_check_ms: u64,
     /// Produce is refused while the disk has less than this.
     pub disk_reserve_bytes: u64,
+    /// How often work is spread over the cores; `None`: partitions stay where they are.
+    pub balance_interval_ms: Option<u64>,
     /// A log of the broker's own is begun anew with a snapshot when it has grown by more than this, and by more than a
     /// few times its state.
     pub own_log_growth_bytes: u64,
@@ -97,8 +103,13 @@ pub struct ShardSettings {
 impl ShardSettings {
     /// This process as the cluster's metadata has it.
     fn as_broker(&self) -> Broker {
-        let (host, port, core_ports) = (self.host.clone(), self.port, self.core_ports.clone());
-        Broker { host, port, core_count: self.core_count, core_ports }
+        Broker {
+            host: self.host.clone(),
+            port: self.port,
+            core_count: self.core_count,
+            core_ports: self.core_ports.clone(),
+            spared_cores: self.spared_cores.clone(),
+        }
     }
 }
 
@@ -146,6 +157,7 @@ pub struct Shard<D: Disk> {
     snapshots: Snapshots,
     /// Partitions that this core has given to others, which do not have them yet.
     leaving: HashMap<PartitionId, Leaving>,
+    balancing: Balancing,
     /// The other cores do not run yet: commands are applied here alone.
     starting: bool,
     next_tick: Nanos,
@@ -236,6 +248,7 @@ impl<D: Disk> Shard<D> {
             Message::Apply(commands) => self.apply(commands, now),
             Message::Applied { failed } => self.on_applied(failed, now),
             Message::Move { from, id, found } => self.receive_partition(from, id, *found),
+            Message::Load(load) => self.on_load(load, now),
             Message::Moved { id, outcome } => self.partition_moved(id, outcome),
             Message::Answer { .. } => unreachable!("answers go to the api layer"),
         }

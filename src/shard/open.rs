@@ -96,6 +96,7 @@ impl<D: Disk> Shard<D> {
             rules: append_rules(config),
             epochs,
             producing: OffsetWaiters::default(),
+            work: 0,
             growth: None,
         };
         let slot = match self.vacant_slots.pop() {
@@ -153,6 +154,7 @@ impl<D: Disk> Shard<D> {
             self.partitions[slot as usize].state.producers_mut().expire(now.wall_ms, expiration_ms);
         }
         self.watch_disk();
+        self.report_load(now);
         if now.mono >= self.next_retention && !self.retaining {
             self.next_retention = now.mono.plus_ms(self.settings.retention_check_ms);
             self.apply_retention(now);

@@ -17,6 +17,8 @@ pub(super) struct Partition {
     pub rules: AppendRules,
     pub epochs: LeaderEpochs,
     pub producing: OffsetWaiters<ProduceKey>,
+    /// What it was used for since that was last told: see `balance`.
+    pub work: u64,
     /// Of a log whose state is in memory.
     pub growth: Option<Growth>,
 }

@@ -1,6 +1,7 @@
 //! Produce on the core that owns the partitions: check, place, append, and the answer once it is durable.
 
 use super::Shard;
+use super::balance::OPERATION_BYTES;
 use super::commands::{Answer, Origin, ProducePart, Produced};
 use crate::base::batch::{self, BatchHeader};
 use crate::base::error::ErrorCode;
@@ -153,6 +154,7 @@ impl<D: Disk> Shard<D> {
             .expect("the log has admitted the batch, and nothing has happened since");
         self.note_growth(slot, bytes.len() as u64);
         let partition = &mut self.partitions[slot as usize];
+        partition.work += bytes.len() as u64 + OPERATION_BYTES;
         let next_offset = base_offset + Offset::from(header.last_offset_delta) + 1;
         if let Some(advance) = partition.watermark.on_append(next_offset, bytes.len() as u32) {
             self.on_visible(slot, advance);

@@ -5,6 +5,7 @@
 //! waiting there blocks nobody.
 
 use super::apply::is_metadata;
+use super::balance::Balancing;
 use super::control::{Asker, CONTROLLER_CORE, Controlled, Controlling};
 use super::groups::Coordinating;
 use super::leftovers::{PartitionDirs, list_partition_dirs, own_data_dirs};
@@ -345,6 +346,7 @@ impl<D: Disk> Shard<D> {
             unpacking: Rc::default(),
             snapshots: Snapshots::default(),
             leaving: HashMap::new(),
+            balancing: Balancing::default(),
             starting: true,
             next_tick: Nanos(0),
             next_retention: Nanos(0),

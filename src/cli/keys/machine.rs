@@ -66,7 +66,7 @@ pub const SERVER: Section = Section {
 };
 
 pub const CORE: Section = Section {
-    title: "Cores: one thread each, pinned to one CPU. Every figure is for each core",
+    title: "Cores: one thread each, pinned to one CPU. Every figure is for each core; `core.3.tail.memory.bytes` sets it for core 3 alone",
     keys: &[
         optional(
             "core.count",
@@ -84,27 +84,31 @@ pub const CORE: Section = Section {
             "268435456",
             "Memory lent to requests in flight. When it is used up, the core reads no further requests until some is back.\n\
              Holds at least one request of socket.request.max.bytes.",
-        ),
+        )
+        .per_core(),
         key(
             "core.tail.memory.bytes",
             bytes(8 * MIB, TIB),
             "268435456",
             "Memory for the last batches of the core's partitions, which are read from here and written to segments from here.",
-        ),
+        )
+        .per_core(),
         key(
             "core.cold.read",
             Kind::Choice(&["splice", "direct"]),
             "\"splice\"",
             "How records that are not in memory reach a socket: inside the kernel through a pipe (splice), or read around\n\
              the page cache and sent (direct), which is faster where the page cache is slow, as in many virtual machines.",
-        ),
+        )
+        .per_core(),
         key(
             "core.busy.poll.us",
             count(0, 1_000_000),
             "0",
             "How long a core that has nothing to do looks for work before it sleeps, microseconds. It saves the time to wake up,\n\
              and costs CPU while there is load and nothing at rest: measure it with `ringlog-loadgen`.",
-        ),
+        )
+        .per_core(),
         optional(
             "core.listeners.port",
             count(0, 65_535),
@@ -112,17 +116,46 @@ pub const CORE: Section = Section {
              are told of each core as of a broker of its own. They connect to the core that owns a partition, and no request\n\
              changes cores; each client has more connections. 0 takes free ports.\nNone: no core listeners.",
         ),
+        optional(
+            "core.balance.interval.ms",
+            count(1000, 3_600_000),
+            "How often the work of the cores is compared; where one has much more of it than another, a partition moves there, one at\n\
+             a time. Its clients go on.\nNone: partitions move only when `ringlog move` says so.",
+        ),
+        key(
+            "core.accept",
+            Kind::Flag,
+            "true",
+            "Whether a core takes connections. One that does not has its CPU for its partitions; the others pass requests on to it.\n\
+             Its own core listener, where there are such, is served all the same.",
+        )
+        .per_core(),
+        key(
+            "core.partitions",
+            Kind::Flag,
+            "true",
+            "Whether a core is given new partitions. One that is not has its CPU for connections; what it has already stays.",
+        )
+        .per_core(),
+        optional(
+            "core.data.dir",
+            Kind::Text,
+            "The one of log.dirs that a core has its journal and its new partitions in.\n\
+             None: the cores take turns with the directories.",
+        )
+        .per_core(),
         key(
             "core.io.workers",
             count(1, 256),
             "4",
             "Most kernel threads that may work for the core on operations that block (io-wq).",
-        ),
+        )
+        .per_core(),
     ],
 };
 
 pub const JOURNAL: Section = Section {
-    title: "Journal: one ring of files for each core; a write is acknowledged when it is on disk there",
+    title: "Journal: one ring of files for each core; a write is acknowledged when it is on disk there. `core.3.journal.bytes` is core 3's",
     keys: &[
         key(
             "journal.bytes",
@@ -130,12 +163,14 @@ pub const JOURNAL: Section = Section {
             "536870912",
             "Disk space of the journal of each core. Bounds the time of recovery.\n\
              A multiple of journal.file.bytes, at least four files.",
-        ),
+        )
+        .per_core(),
         key(
             "journal.file.bytes",
             Kind::Integer { unit: Unit::Bytes, min: 8 * MIB, max: 2 * GIB, step: COMMIT_BYTES_MAX as i64 },
             "134217728",
             "Size of one file of the journal. Holds at least one request of socket.request.max.bytes.",
-        ),
+        )
+        .per_core(),
     ],
 };

@@ -20,6 +20,15 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// Whole sentences, one line each in the file.
     pub doc: &'static str,
+    /// May be set for single cores as well.
+    pub per_core: bool,
+}
+
+impl Key {
+    const fn per_core(mut self) -> Key {
+        self.per_core = true;
+        self
+    }
 }
 
 /// What a key may hold.
@@ -89,12 +98,20 @@ pub fn find(name: &str) -> Option<&'static Key> {
     all().find(|key| key.name == name)
 }
 
+/// The key that `core.N.REST` sets for core N alone: `core.REST`, or `REST` itself, of which each core has its own.
+pub fn find_of_core(name: &str) -> Option<(u16, &'static Key)> {
+    let (number, rest) = name.strip_prefix("core.")?.split_once('.')?;
+    let core = number.parse().ok().filter(|_| number.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let named = |key: &&Key| key.name == rest || key.name.strip_prefix("core.") == Some(rest);
+    Some((core, all().filter(|key| key.per_core).find(named)?))
+}
+
 const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { name, kind, default: Some(default), doc }
+    Key { name, kind, default: Some(default), doc, per_core: false }
 }
 
 const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, default: None, doc }
+    Key { name, kind, default: None, doc, per_core: false }
 }
 
 const fn bytes(min: i64, max: i64) -> Kind {

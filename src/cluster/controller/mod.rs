@@ -61,18 +61,20 @@ impl Controller<'_> {
     /// # Errors
     /// `InvalidRegistration` for an address or a number of cores that cannot be.
     pub fn register_broker(&self, node: NodeId, broker: Broker) -> Result<Vec<Command>, Refusal> {
-        let Broker { host, core_count, .. } = &broker;
+        let Broker { host, core_count, spared_cores, .. } = &broker;
         let core_count = *core_count;
-        if host.is_empty() || host.len() > HOST_BYTES_MAX || core_count == 0 || node.0 < 0 {
-            let message = "A broker needs a node id from 0, a host of at most 255 bytes and at least one core.";
+        let has_home = spared_cores.len() < usize::from(core_count);
+        if host.is_empty() || host.len() > HOST_BYTES_MAX || !has_home || node.0 < 0 {
+            let message =
+                "A broker needs a node id from 0, a host of at most 255 bytes and at least one core for partitions.";
             return Err(Refusal::new(ErrorCode::InvalidRegistration, message));
         }
         if self.image.broker(node) == Some(&broker) {
             return Ok(Vec::new());
         }
-        let mut commands = vec![Command::RegisterBroker { node, broker }];
         let mut placement = Placement::new(self.image);
-        placement.set_core_count(node, core_count);
+        placement.set_broker(node, &broker);
+        let mut commands = vec![Command::RegisterBroker { node, broker }];
         for topic in self.image.topics() {
             let homeless = (0..)
                 .zip(&topic.partitions)

@@ -4,14 +4,14 @@
 //! fewest partitions. Moves nothing that already has a place.
 
 use crate::base::ids::{CoreIndex, NodeId};
-use crate::cluster::image::{Image, Partition};
+use crate::cluster::image::{Broker, Image, Partition};
 use std::collections::BTreeMap;
 
 /// Places partitions on top of an image, for commands that are not applied to it yet.
 pub(super) struct Placement<'a> {
     image: &'a Image,
-    /// Partitions led by each core, with those placed here. Filled for a broker when it is first needed.
-    loads: BTreeMap<NodeId, Vec<u32>>,
+    /// Partitions led by each core, with those placed here; `None` for one that is spared. Filled for a broker when it is first needed.
+    loads: BTreeMap<NodeId, Vec<Option<u32>>>,
     /// Partitions placed here and not in the image.
     placed: usize,
 }
@@ -55,23 +55,28 @@ impl<'a> Placement<'a> {
     /// with the fewest of all.
     pub(super) fn take_core(&mut self, leader: NodeId, of_topic: &mut TopicLoads) -> CoreIndex {
         let image = self.image;
-        let loads = self.loads.entry(leader).or_insert_with(|| {
-            let core_count = image.broker(leader).map_or(1, |broker| broker.core_count);
-            (0..core_count).map(|core| image.core_load(leader, CoreIndex(core))).collect()
+        let loads = self.loads.entry(leader).or_insert_with(|| match image.broker(leader) {
+            Some(broker) => loads_of(image, leader, broker),
+            None => vec![Some(0)],
         });
         let of_topic = of_topic.loads.entry(leader).or_default();
         of_topic.resize(of_topic.len().max(loads.len()), 0);
-        let core = (0..loads.len()).min_by_key(|&core| (of_topic[core], loads[core])).expect("a broker has a core");
+        let open = loads.iter_mut().enumerate().filter_map(|(core, load)| Some((core, load.as_mut()?)));
+        let (core, load) = open.min_by_key(|(core, load)| (of_topic[*core], **load)).expect("not all cores are spared");
         of_topic[core] += 1;
-        loads[core] += 1;
+        *load += 1;
         CoreIndex(core as u16)
     }
 
-    /// For a broker that is about to have another number of cores than the image says.
-    pub(super) fn set_core_count(&mut self, node: NodeId, core_count: u16) {
-        let loads = (0..core_count).map(|core| self.image.core_load(node, CoreIndex(core))).collect();
-        self.loads.insert(node, loads);
+    /// For a broker that is about to have other cores than the image says.
+    pub(super) fn set_broker(&mut self, node: NodeId, broker: &Broker) {
+        self.loads.insert(node, loads_of(self.image, node, broker));
     }
+}
+
+fn loads_of(image: &Image, node: NodeId, broker: &Broker) -> Vec<Option<u32>> {
+    let load = |core| (!broker.spared_cores.contains(&core)).then(|| image.core_load(node, CoreIndex(core)));
+    (0..broker.core_count).map(load).collect()
 }
 
 /// Partitions of one topic on each core.

@@ -20,7 +20,7 @@ struct Cluster {
 }
 
 fn broker(core_count: u16) -> Broker {
-    Broker { host: "host".to_owned(), port: 9092, core_count, core_ports: vec![] }
+    Broker { host: "host".to_owned(), port: 9092, core_count, core_ports: vec![], spared_cores: vec![] }
 }
 
 impl Cluster {
@@ -357,6 +357,26 @@ fn leaders_and_replicas_take_turns_over_brokers() {
         topic.partitions.iter().map(|partition| partition.replicas.iter().map(|node| node.0).collect()).collect();
     assert_eq!(replicas, [[0, 1], [1, 2], [2, 0]]);
     assert!(topic.partitions.iter().all(|partition| partition.leader == partition.replicas[0]));
+}
+
+#[test]
+fn spared_cores_are_given_nothing_and_keep_what_they_have() {
+    let mut cluster = Cluster::new(&[3]);
+    cluster.create(sized("t", 3)).expect("new");
+    let register = |cluster: &mut Cluster, core_count, spared_cores: &[u16]| {
+        let broker = Broker { spared_cores: spared_cores.to_vec(), ..broker(core_count) };
+        let commands = cluster.decide(|controller| controller.register_broker(NodeId(0), broker))?;
+        cluster.apply(&commands);
+        Ok::<_, Refusal>(())
+    };
+    register(&mut cluster, 3, &[0, 1]).expect("sound");
+    assert_eq!(cluster.cores("t"), [0, 1, 2]);
+    cluster.create(sized("u", 2)).expect("new");
+    assert_eq!(cluster.cores("u"), [2, 2]);
+    // With fewer cores than before, those without one go where the new registration lets them.
+    register(&mut cluster, 2, &[1]).expect("sound");
+    assert_eq!((cluster.cores("t"), cluster.cores("u")), (vec![0, 1, 0], vec![0, 0]));
+    assert_eq!(code(&register(&mut cluster, 2, &[0, 1])), InvalidRegistration);
 }
 
 #[test]
