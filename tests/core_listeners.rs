@@ -11,6 +11,7 @@ use ringlog::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopi
 use ringlog::protocol::messages::produce::ProduceResponse;
 use std::collections::{BTreeMap, BTreeSet};
 use support::clients::{STEP, admin, admin_options, config, create_topic, produce_values, read, unique, until};
+use support::http::get;
 use support::raw::{batch, produce};
 use support::wire::Wire;
 use support::{Broker, Options};
@@ -68,6 +69,13 @@ fn a_request_to_the_owner_stays_on_its_core_and_one_to_another_is_served_too() {
     for (partition, leader) in (0..).zip(&leaders) {
         let (_, other) = wires.iter_mut().find(|(node, _)| *node != leader).expect("two");
         write(other, &topic, partition);
+    }
+    let page = get(broker.admin().expect("on"), "/metrics").1;
+    for address in brokers.values() {
+        let label = format!("listener=\"{address}\"}} ");
+        let accepted = page.lines().filter(|line| line.starts_with("ringlog_listener_accepted_total{"));
+        let accepted = accepted.filter_map(|line| line.split_once(&label)?.1.parse::<u64>().ok());
+        assert!(accepted.sum::<u64>() > 0, "{label} in {page}");
     }
     // There and back for each.
     assert!(broker.counters().since(&owned, "mailbox.sent") >= 2 * PARTITIONS as u64);

@@ -4,7 +4,7 @@
 
 use crate::base::error::ErrorCode;
 use crate::base::histogram::Histogram;
-use crate::base::measures::{ApiMeasures, Measures, PartitionMeasures};
+use crate::base::measures::{ApiMeasures, ListenerMeasures, Measures, PartitionMeasures};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
@@ -38,6 +38,7 @@ pub fn render(cores: &[Option<Measures>]) -> String {
         page.family(name, "histogram", help);
         present.iter().for_each(|(core, measures)| page.histogram(name, &[("core", core)], &of(measures)));
     }
+    listeners(&mut page, &present);
     apis(&mut page, &present);
     page.text
 }
@@ -126,6 +127,23 @@ fn counters(page: &mut Page, present: &[(String, &Measures)]) {
 }
 
 /// Requests by API: how many, and where their time went.
+fn listeners(page: &mut Page, present: &[(String, &Measures)]) {
+    let families: [Family<ListenerMeasures, u64>; 4] = [
+        ("ringlog_listener_connections", "Connections that are open.", |of| of.open_now),
+        ("ringlog_listener_accepted_total", "Connections that were accepted.", |of| of.accepted),
+        ("ringlog_listener_refused_total", "Connections that were closed at once.", |of| of.refused),
+        ("ringlog_listener_received_bytes_total", "Bytes that were read.", |of| of.received_bytes),
+    ];
+    for (name, help, of) in families {
+        page.family(name, if name.ends_with("_total") { "counter" } else { "gauge" }, help);
+        for (core, measures) in present {
+            for listener in &measures.listeners {
+                page.sample(name, &[("core", core), ("listener", &listener.address)], of(listener));
+            }
+        }
+    }
+}
+
 fn apis(page: &mut Page, present: &[(String, &Measures)]) {
     page.family("ringlog_requests_total", "counter", "Requests that were begun.");
     for (core, measures) in present {
@@ -235,6 +253,11 @@ mod tests {
         let mut produce = ApiMeasures { requests: 9, ..ApiMeasures::default() };
         produce.answer.record(5_000);
         measures.apis.push(("Produce", produce));
+        measures.listeners.push(ListenerMeasures {
+            address: "[::1]:9092".to_owned(),
+            accepted: 3,
+            ..Default::default()
+        });
         measures
     }
 
@@ -250,6 +273,7 @@ mod tests {
             "ringlog_memory_tail_limit_bytes{core=\"0\"} 0",
             "ringlog_core_up{core=\"0\"} 1",
             "ringlog_core_up{core=\"1\"} 0",
+            "ringlog_listener_accepted_total{core=\"0\",listener=\"[::1]:9092\"} 3",
             "ringlog_requests_total{core=\"0\",api=\"Produce\"} 9",
             "ringlog_journal_commit_seconds_count{core=\"0\"} 1",
             "ringlog_request_answer_seconds_bucket{core=\"0\",api=\"Produce\",le=\"+Inf\"} 1",

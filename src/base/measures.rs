@@ -39,11 +39,26 @@ pub struct Measures {
     pub commit: Histogram,
     /// From the answer of a request to when the socket had taken the last byte of its reply and of those behind it.
     pub send: Histogram,
+    /// In the order in which the core began to serve them: the broker's, then its own.
+    pub listeners: Vec<ListenerMeasures>,
     /// By name of the API; those that were never asked for are left out.
     pub apis: Vec<(&'static str, ApiMeasures)>,
     /// Where details were asked for: the partitions that the core owns, and the offsets of the groups that it coordinates.
     pub partitions: Vec<PartitionMeasures>,
     pub committed: Vec<Committed>,
+}
+
+/// One address at which a core accepts.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct ListenerMeasures {
+    /// HOST:PORT as it was bound.
+    pub address: String,
+    pub open_now: u64,
+    pub accepted: u64,
+    /// Connections closed at once: too many, or the broker stops.
+    pub refused: u64,
+    /// Bytes of requests.
+    pub received_bytes: u64,
 }
 
 /// A partition where it is owned.

@@ -34,6 +34,8 @@ enum InFlight {
 
 pub struct Connection {
     pub socket: Socket,
+    /// By which of the core's listeners it came.
+    pub listener: u32,
     pub inbound: Inbound,
     pub outbound: Outbound,
     in_flight: VecDeque<InFlight>,
@@ -65,9 +67,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(socket: Socket, now: Nanos) -> Connection {
+    pub fn new(socket: Socket, listener: u32, now: Nanos) -> Connection {
         Connection {
             socket,
+            listener,
             inbound: Inbound::default(),
             outbound: Outbound::default(),
             in_flight: VecDeque::new(),

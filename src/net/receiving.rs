@@ -117,6 +117,7 @@ impl Server {
             connection.active = now.mono;
         }
         connection.pace.advance(read);
+        self.doors[connection.listener as usize].received_bytes += read as u64;
         // Less than was offered: the socket is empty, and its watch reports when that changes.
         connection.readable = read == offered;
         self.counters.received_bytes += read as u64;

@@ -10,7 +10,7 @@ use super::report::Reporter;
 use super::spans::Spans;
 use crate::api::{Api, Finished};
 use crate::base::counters::{ConnectionCounters, CoreCounters};
-use crate::base::measures::{Measures, TurnMeasures};
+use crate::base::measures::{ListenerMeasures, Measures, TurnMeasures};
 use crate::base::time::{Nanos, Now};
 use crate::runtime::blocking::Helper;
 use crate::runtime::disk::{CoreDisk, File};
@@ -102,6 +102,8 @@ pub struct Server {
     /// This core is one of `short_cores`.
     pub(super) is_short: bool,
     listeners: Vec<TcpListener>,
+    /// What came through each of them; stays when they close.
+    pub(super) doors: Vec<ListenerMeasures>,
     /// Listeners that accept again at the next tick.
     pub(super) resting: Vec<u32>,
     pub(super) connections: Slab<Connection>,
@@ -139,6 +141,7 @@ impl Server {
             short_cores,
             is_short: false,
             listeners: Vec::new(),
+            doors: Vec::new(),
             resting: Vec::new(),
             connections: Slab::default(),
             scratch: vec![0; SCRATCH_BYTES],
@@ -170,8 +173,8 @@ impl Server {
             sent: self.sender.sent,
             ..CoreCounters::default()
         };
-        let (send, apis) = (self.spans.send(), self.spans.apis());
-        let mut sum = Measures { counters, turn: turns.times, send, apis, ..Measures::default() };
+        let (send, apis, listeners) = (self.spans.send(), self.spans.apis(), self.doors.clone());
+        let mut sum = Measures { counters, turn: turns.times, send, listeners, apis, ..Measures::default() };
         self.budget.count_into(&mut sum.counters.memory);
         sum.counters.memory.refusals = self.refusals;
         sum.counters.memory.pool_bytes_now = self.sender.pool.used_bytes() as u64;
@@ -215,20 +218,28 @@ impl Server {
     /// Accepts the connections of `listener` from here on.
     pub fn serve(&mut self, listener: TcpListener) {
         self.ring.accept(listener.as_raw_fd(), self.listeners.len() as u32);
+        let address = listener.local_addr().map_or_else(|_| "unknown".to_owned(), |address| address.to_string());
+        self.doors.push(ListenerMeasures { address, ..ListenerMeasures::default() });
         self.listeners.push(listener);
     }
 
     fn on_accepted(&mut self, listener: u32, ended: bool, result: std::io::Result<OwnedFd>, now: Now) {
         let failed = result.is_err();
+        let door = &mut self.doors[listener as usize];
         match result {
             Ok(fd) if self.phase == Phase::Serving && self.connections.len() < self.settings.connections_max => {
                 let socket = Socket::new(fd);
                 let descriptor = socket.descriptor();
-                let id = self.connections.insert(Connection::new(socket, now.mono));
+                let id = self.connections.insert(Connection::new(socket, listener, now.mono));
                 self.counters.accepted += 1;
+                door.accepted += 1;
+                door.open_now += 1;
                 self.ring.watch(descriptor, id);
             }
-            Ok(_) => self.counters.refused += 1,
+            Ok(_) => {
+                self.counters.refused += 1;
+                door.refused += 1;
+            }
             Err(error) if self.phase == Phase::Serving => {
                 self.counters.refused += 1;
                 if self.may_complain(now) {
@@ -265,6 +276,7 @@ impl Server {
 
     pub(super) fn close(&mut self, id: u64, why: Closing) {
         if let Some(connection) = self.connections.remove(id) {
+            self.doors[connection.listener as usize].open_now -= 1;
             self.budget.adjust(id, connection.lent, 0);
             // What came first counts: of one that is closed for a bad request, the rest only takes its time.
             match if connection.closing { Closing::Bad } else { why } {
