@@ -121,6 +121,20 @@ fn a_broker_that_forgets_is_no_clean_run() {
 }
 
 #[test]
+fn a_broker_that_keeps_nothing_acknowledges_what_is_produced() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    // Serves until the process of the tests ends.
+    std::thread::spawn(move || ringlog_loadgen::null::serve(&listener));
+    for change in ["idempotent=false", "idempotent=true"] {
+        let scenario = scenario("request-rate", &["seconds=1", "warmup_seconds=0.2", "producers=50", change]);
+        let report = load(&address, "request-rate", &scenario, || ()).expect("it runs");
+        assert!(report.acked_records_s > 0.0 && report.errors.is_empty(), "{}", report.table());
+        assert!(!report.is_failure(), "{}", report.table());
+    }
+}
+
+#[test]
 fn what_cannot_be_run_is_said_before_it_is_tried() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let error = load(&free.to_string(), "produce", &scenario("produce", &[]), || ()).expect_err("nobody listens");

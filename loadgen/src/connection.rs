@@ -54,6 +54,17 @@ impl Connection {
         Ok(Connection { stream, unsent: Vec::new(), sent: 0, partial: Vec::new(), filled: 0 })
     }
 
+    /// One that a peer has opened.
+    ///
+    /// # Errors
+    /// Where the socket cannot be set up.
+    pub fn accepted(stream: TcpStream, poller: &mut Poller, token: u64) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        poller.watch(&stream, token);
+        Ok(Connection { stream, unsent: Vec::new(), sent: 0, partial: Vec::new(), filled: 0 })
+    }
+
     /// Whether bytes wait for room in the socket.
     pub fn is_backed_up(&self) -> bool {
         self.sent < self.unsent.len()

@@ -13,6 +13,7 @@ mod idle;
 mod keys;
 mod link;
 mod mark;
+pub mod null;
 pub mod page;
 mod plan;
 #[allow(unsafe_code)]

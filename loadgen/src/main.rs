@@ -1,6 +1,7 @@
 //! `ringlog-loadgen`: runs a scenario against a broker, and draws what came of it.
 
 use clap::{Parser, Subcommand};
+use ringlog_loadgen::null::serve;
 use ringlog_loadgen::page::page;
 use ringlog_loadgen::report::{Report, number, progress};
 use ringlog_loadgen::run::{Options, run};
@@ -67,6 +68,13 @@ enum Command {
         #[arg(long)]
         html: PathBuf,
     },
+    /// A broker that keeps nothing and acknowledges at once: what a load comes to against it is the most that this client and the sockets
+    /// can do.
+    Null {
+        /// HOST:PORT to listen on; port 0 takes a free one, which is printed.
+        #[arg(default_value = "127.0.0.1:9092")]
+        listen: String,
+    },
     /// The scenarios that are built in.
     List,
     /// A scenario with all its keys: what `run` would do.
@@ -115,6 +123,13 @@ fn execute(command: Command) -> Result<ExitCode, String> {
         Command::Page { reports, html } => {
             let reports = reports.iter().map(|path| read(path)).collect::<Result<Vec<Report>, String>>()?;
             write(&html, &page(&reports))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Null { listen } => {
+            let failed = |error: std::io::Error| format!("{listen}: {error}");
+            let listener = std::net::TcpListener::bind(&listen).map_err(failed)?;
+            println!("ready listen={}", listener.local_addr().map_err(failed)?);
+            serve(&listener).map_err(failed)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::List => {

@@ -115,6 +115,49 @@ pub fn produced<'a>(reply: &'a [u8], mut each: impl FnMut(Produced<'a>)) -> Resu
     Ok(())
 }
 
+/// A request frame (without its length) as a broker reads it: key, version, correlation, body.
+///
+/// # Errors
+/// Where the bytes end early.
+pub fn request(frame: &[u8]) -> Result<(i16, i16, i32, &[u8]), Short> {
+    let mut rest = Reader(frame);
+    let (key, version, correlation) = (rest.i16()?, rest.i16()?, rest.i32()?);
+    let client_id = rest.i16()?;
+    rest.take(usize::try_from(client_id).unwrap_or(0))?;
+    Ok((key, version, correlation, rest.0))
+}
+
+/// Appends the reply to the body of a Produce 7 that has taken every batch; false where no reply is wanted.
+///
+/// # Errors
+/// Where the bytes end early.
+pub fn acknowledge(body: &[u8], out: &mut Vec<u8>) -> Result<bool, Short> {
+    let mut rest = Reader(body);
+    let transactional_id = rest.i16()?;
+    rest.take(usize::try_from(transactional_id).unwrap_or(0))?;
+    let acks = rest.i16()?;
+    rest.i32()?;
+    let topics = rest.i32()?;
+    out.extend_from_slice(&topics.to_be_bytes());
+    for _ in 0..topics {
+        let name = rest.string()?;
+        out.extend_from_slice(&(name.len() as i16).to_be_bytes());
+        out.extend_from_slice(name);
+        let partitions = rest.i32()?;
+        out.extend_from_slice(&partitions.to_be_bytes());
+        for _ in 0..partitions {
+            out.extend_from_slice(&rest.array::<4>()?);
+            let bytes = rest.i32()?;
+            rest.take(usize::try_from(bytes).map_err(|_| Short)?)?;
+            // No error; offsets and times that mean nothing.
+            out.extend_from_slice(&[0; 2 + 24]);
+        }
+    }
+    // Not throttled.
+    out.extend_from_slice(&[0; 4]);
+    Ok(acks != 0)
+}
+
 /// A partition that a Fetch asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -350,6 +393,30 @@ mod tests {
         let error = fetched(&reply, |part| seen.push((part.topic, part.partition, part.error, part.records)));
         assert_eq!(error, Ok(0));
         assert_eq!(seen, [(&b"one"[..], 4, 0, &b"records"[..]), (&b"one"[..], 5, 1, &b""[..])]);
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_what_was_sent() {
+        let mut frame = Vec::new();
+        let mut produce = Produce::begin(77, -1, 1000, &mut frame);
+        for (topic, partitions) in [("one", &[3, 4][..]), ("two", &[0])] {
+            produce.topic(topic, &mut frame);
+            for &partition in partitions {
+                produce.partition(partition, 5, &mut frame);
+                frame.extend_from_slice(b"batch");
+            }
+        }
+        produce.end(0, &mut frame);
+        let (key, version, correlation, body) = request(&frame[4..]).expect("whole");
+        assert_eq!(((key, version), correlation), (PRODUCE, 77));
+        let mut reply = Vec::new();
+        assert_eq!(acknowledge(body, &mut reply), Ok(true));
+        let mut seen = Vec::new();
+        produced(&reply, |answer| seen.push((answer.topic.to_vec(), answer.partition, answer.error))).expect("whole");
+        assert_eq!(seen, [(b"one".to_vec(), 3, 0), (b"one".to_vec(), 4, 0), (b"two".to_vec(), 0, 0)]);
+        for bytes in 0..body.len() {
+            assert_eq!(acknowledge(&body[..bytes], &mut Vec::new()), Err(Short), "{bytes}");
+        }
     }
 
     #[test]
