@@ -26,7 +26,10 @@ pub fn apply(host: &Host, findings: &[Finding]) -> (Undo, Vec<String>) {
         match (before, std::fs::write(host.path(path), value)) {
             (Some(before), Ok(())) => undo.values.push(Old { path: path.clone(), value: before }),
             (None, Ok(())) => failures.push(format!("{path}: it was written, and what was there before is not known")),
-            (_, Err(error)) => failures.push(format!("{path}: {error}; run it as root")),
+            (_, Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                failures.push(format!("{path}: {error}; run it as root"));
+            }
+            (_, Err(error)) => failures.push(format!("{path}: {error}; this kernel keeps it as it is")),
         }
     }
     (undo, failures)

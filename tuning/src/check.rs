@@ -279,6 +279,7 @@ fn disk(host: &Host, wanted: &Wanted, syncs: Option<Latencies>) -> Vec<Finding> 
     if let Some(device) = host.block_device(&mount) {
         findings.push(scheduler(host, &device));
         findings.push(interrupts(host, &device, &wanted.cpus));
+        findings.push(disk_node(host, &device, &wanted.cpus));
         findings.push(write_cache(host, &device));
     }
     if let Some(syncs) = syncs {
@@ -324,12 +325,39 @@ fn interrupts(host: &Host, device: &str, cpus: &[usize]) -> Finding {
         "on the broker's cores",
         "a synced write ends in a kernel worker on the CPU of the interrupt; a busy client there holds every commit up",
     );
-    let found = host.interrupt_cpus(device);
-    let Some(first) = found.first() else { return finding };
-    let list: Vec<String> = found.iter().map(usize::to_string).collect();
-    finding.found(format!("CPU {}", list.join(", ")), good_if(cpus.contains(first), Verdict::Better)).command(format!(
-        "put a core of the broker on CPU {first} (--cpus), or write its CPUs to /proc/irq/N/smp_affinity_list"
-    ))
+    let found = host.interrupts(device);
+    if found.is_empty() {
+        return finding;
+    }
+    let mut list: Vec<usize> = found.iter().map(|interrupt| interrupt.cpu).collect();
+    list.sort_unstable();
+    list.dedup();
+    let list: Vec<String> = list.iter().map(usize::to_string).collect();
+    // A disk with a queue for each CPU interrupts whoever asked: then those of other programs are elsewhere.
+    let is_near = found.iter().any(|interrupt| cpus.contains(&interrupt.cpu));
+    let paths = found.iter().map(|interrupt| format!("/proc/irq/{}/smp_affinity_list", interrupt.number));
+    let own: Vec<String> = cpus.iter().map(usize::to_string).collect();
+    finding.found(format!("CPU {}", list.join(", ")), good_if(is_near, Verdict::Better)).change(paths, &own.join(","))
+}
+
+/// Where the disk's controller is plugged in.
+fn disk_node(host: &Host, device: &str, cpus: &[usize]) -> Finding {
+    let finding = Finding::new(
+        "NUMA node of the disk",
+        "that of the broker's cores",
+        "what is read and written crosses from one processor to the other",
+    );
+    let node = ["device/numa_node", "device/device/numa_node"]
+        .iter()
+        .find_map(|path| host.read(&format!("/sys/block/{device}/{path}"))?.parse::<u32>().ok());
+    // -1, which is no number of a node: there is only one, or nobody knows.
+    let Some(node) = node else { return finding.found("none", Verdict::Good) };
+    let list = host.read(&format!("/sys/devices/system/node/node{node}/cpulist")).unwrap_or_default();
+    let of_node = parse_cpus(&list);
+    let near = cpus.iter().filter(|cpu| of_node.contains(cpu)).count();
+    finding
+        .found(format!("{node}, with {near} of {} cores", cpus.len()), good_if(near == cpus.len(), Verdict::Better))
+        .command(format!("run the broker with --cpus {list}"))
 }
 
 fn write_cache(host: &Host, device: &str) -> Finding {
@@ -486,7 +514,7 @@ mod tests {
 
     #[test]
     fn interrupts_are_found_by_the_name_of_the_disk() {
-        let files = [
+        let mut files = vec![
             ("proc/self/mounts", "/dev/nvme0n1 /data ext4 rw 0 0"),
             ("sys/block/nvme0n1/queue/scheduler", "[none]"),
             (
@@ -495,7 +523,29 @@ mod tests {
             ),
         ];
         let found = finding(&files, "disk interrupts");
-        assert_eq!((found.found.as_str(), found.verdict), ("CPU 2, 1", Verdict::Better));
+        assert_eq!((found.found.as_str(), found.verdict), ("CPU 2", Verdict::Better));
+        assert_eq!(found.changes, [Change { path: "/proc/irq/30/smp_affinity_list".into(), value: "0,1".into() }]);
+        // Where they go now counts, wherever they came before.
+        files.push(("proc/irq/30/effective_affinity_list", "1\n"));
+        let found = finding(&files, "disk interrupts");
+        assert_eq!((found.found.as_str(), found.verdict), ("CPU 1", Verdict::Good));
+    }
+
+    #[test]
+    fn the_disk_is_best_at_the_node_of_the_cores() {
+        let of_node = |node: &'static str, cpus: &'static str| {
+            let files = [
+                ("proc/self/mounts", "/dev/nvme0n1 /data ext4 rw 0 0"),
+                ("sys/block/nvme0n1/device/numa_node", node),
+                ("sys/devices/system/node/node1/cpulist", cpus),
+            ];
+            finding(&files, "NUMA node of the disk")
+        };
+        assert_eq!(of_node("-1", "").verdict, Verdict::Good);
+        assert_eq!(of_node("1", "0-7").verdict, Verdict::Good);
+        let far = of_node("1", "1-7");
+        assert_eq!((far.found.as_str(), far.verdict), ("1, with 1 of 2 cores", Verdict::Better));
+        assert_eq!(far.command, "run the broker with --cpus 1-7");
     }
 
     #[test]

@@ -16,6 +16,14 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
+/// An interrupt that has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interrupt {
+    pub number: String,
+    /// Where they go, or most of them came.
+    pub cpu: usize,
+}
+
 impl Host {
     /// This machine.
     pub fn here() -> Host {
@@ -73,8 +81,8 @@ impl Host {
         self.list("/sys/block").into_iter().filter(|disk| name.starts_with(disk.as_str())).max_by_key(String::len)
     }
 
-    /// The CPUs on which interrupts of `device`'s requests were counted, busiest first; none where /proc/interrupts names them otherwise.
-    pub fn interrupt_cpus(&self, device: &str) -> Vec<usize> {
+    /// The interrupts of `device`'s requests that have come; none where /proc/interrupts names them otherwise.
+    pub fn interrupts(&self, device: &str) -> Vec<Interrupt> {
         let Some(text) = self.read("/proc/interrupts") else { return Vec::new() };
         // nvme0n1 has the queues of its controller: nvme0q1 and so on. A virtio disk has those of its place on the bus.
         let prefix = match device.strip_prefix("nvme").and_then(|rest| rest.split_once('n')) {
@@ -88,21 +96,18 @@ impl Host {
                 format!("{place}-req")
             }
         };
-        let mut counts: Vec<(u64, usize)> = Vec::new();
-        let lines = text
-            .lines()
-            .filter(|line| line.split_whitespace().next_back().is_some_and(|name| name.starts_with(&prefix)));
-        for line in lines {
-            let numbers = line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok());
-            for (cpu, count) in numbers.enumerate().filter(|(_, count)| *count > 0) {
-                match counts.iter_mut().find(|(_, known)| *known == cpu) {
-                    Some((sum, _)) => *sum += count,
-                    None => counts.push((count, cpu)),
-                }
-            }
-        }
-        counts.sort_by(|one, other| other.cmp(one));
-        counts.into_iter().map(|(_, cpu)| cpu).collect()
+        let interrupt = |line: &str| {
+            let (number, rest) = line.split_once(':')?;
+            let words = rest.split_whitespace();
+            let is_its = words.clone().next_back().is_some_and(|name| name.starts_with(&prefix));
+            let counts = words.map_while(|word| word.parse::<u64>().ok()).enumerate();
+            let (cpu, count) = counts.filter(|_| is_its).max_by_key(|(_, count)| *count)?;
+            let number = number.trim().to_owned();
+            let now = self.read(&format!("/proc/irq/{number}/effective_affinity_list"));
+            let cpu = now.and_then(|list| list.split([',', '-']).next()?.parse().ok()).unwrap_or(cpu);
+            (count > 0).then_some(Interrupt { number, cpu })
+        };
+        text.lines().filter_map(interrupt).collect()
     }
 
     /// A limit of the calling process by its name in /proc/self/limits; `None` where there is none.
