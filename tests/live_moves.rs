@@ -157,6 +157,41 @@ fn a_move_outlives_the_process_however_it_ends() {
 }
 
 #[test]
+fn a_partition_that_is_not_served_stays_where_it_is() {
+    let mut broker = Broker::start(Options::default());
+    let topic = unique("moves");
+    create_topic(broker.address(), &topic, 2, &[]);
+    for _ in 0..2 {
+        for partition in 0..2 {
+            produce_values(broker.address(), &topic, partition, &["value".to_owned()]);
+        }
+        // The first time in order, so that there are segments, the second time not, so that recovery looks at them.
+        assert!(broker.terminate().success());
+        broker.restart();
+    }
+    produce_values(broker.address(), &topic, 0, &["value".to_owned()]);
+    broker.kill9();
+    let partitions = std::fs::read_dir(broker.data_dir().join("partitions")).expect("a directory");
+    let name = format!("{topic}-0-");
+    let dir = partitions
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&name)));
+    for file in std::fs::read_dir(dir.expect("it has segments")).expect("a directory").flatten() {
+        std::fs::remove_file(file.path()).expect("removed");
+    }
+    broker.restart();
+    let admin = broker.admin().expect("on");
+    let (status, why) = move_partition(admin, &topic, 0, 1).expect("the broker runs");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("The partition stays where it was: it is not served"), "{why}");
+    // The one that is served moves, and then the broker does what else is asked of it.
+    moved(admin, &topic, 1, 0);
+    assert_eq!(cores(admin, &topic), [0], "the damaged one is on no core");
+    create_topic(broker.address(), &unique("moves"), 1, &[]);
+}
+
+#[test]
 fn what_cannot_be_moved_is_refused_with_a_reason() {
     let broker = Broker::start(Options::default());
     let admin = broker.admin().expect("it is on by default");

@@ -20,9 +20,10 @@ use std::sync::Arc;
 impl<D: Disk> Shard<D> {
     /// Applies commands that are durable, then tells the controller's core.
     pub(super) fn apply(&mut self, commands: Arc<Vec<Command>>, now: Now) {
-        let (mut added, mut leaving) = (Vec::new(), Vec::new());
+        let (mut added, mut leaving, mut failed) = (Vec::new(), Vec::new(), None);
         for command in commands.iter() {
             self.before(command, now);
+            failed = failed.or_else(|| self.cannot_leave(command));
             if let Err(contradiction) = self.image.apply(command) {
                 tracing::error!(
                     ?contradiction,
@@ -35,7 +36,7 @@ impl<D: Disk> Shard<D> {
         }
         self.count_group_partitions();
         if added.is_empty() && leaving.is_empty() {
-            return self.report_applied(None, now);
+            return self.report_applied(failed, now);
         }
         let me = self.me.clone();
         self.disk.spawn(async move {
@@ -50,7 +51,6 @@ impl<D: Disk> Shard<D> {
                     tracing::error!(partition = %id, ?error, "the groups of this partition cannot be coordinated");
                 }
             }
-            let mut failed = None;
             for id in leaving {
                 let Some(shard) = me.upgrade() else { return };
                 if let Err(error) = Shard::hand_over(&shard, id).await {

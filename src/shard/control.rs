@@ -66,6 +66,8 @@ pub enum Control {
 pub enum Asker {
     /// The broker itself.
     Nobody,
+    /// A move that has failed is taken back: that is not taken back in its turn.
+    Undo,
     Client(Origin),
     /// Somebody at the admin address, by the number of what was asked. On the controller's core.
     Operator(u64),
@@ -204,7 +206,7 @@ impl<D: Disk> Shard<D> {
 
     fn answer_control(&mut self, asker: Asker, answer: Controlled) {
         match asker {
-            Asker::Nobody => {}
+            Asker::Nobody | Asker::Undo => {}
             Asker::Client(origin) => self.answer(origin, Answer::Control(answer)),
             Asker::Operator(number) => self.outbox.told.push((number, answer)),
         }
@@ -242,10 +244,10 @@ impl<D: Disk> Shard<D> {
             return;
         }
         let mut done = self.controlling.current.take().expect("looked at above");
-        if let Some(FailedMove { undo, why }) = done.failed {
+        if let Some(FailedMove { undo, why }) = done.failed.filter(|_| done.asker != Asker::Undo) {
             let message = format!("The partition stays where it was: {why}");
             done.answer = Controlled::Failed(Refusal { code: ErrorCode::KafkaStorageError, message });
-            self.controlling.waiting.push_front((Asker::Nobody, Control::UndoMove(undo)));
+            self.controlling.waiting.push_front((Asker::Undo, Control::UndoMove(undo)));
         }
         self.answer_control(done.asker, done.answer);
         self.next_control(now);

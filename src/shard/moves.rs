@@ -38,6 +38,23 @@ impl<D: Disk> Shard<D> {
         self.by_id.contains_key(&id) && self.image.partition(id).is_some_and(|partition| !self.owns(partition))
     }
 
+    /// Why a move that is about to be applied cannot be: the partition is this core's, and is not open here.
+    pub(super) fn cannot_leave(&self, command: &Command) -> Option<FailedMove> {
+        let &Command::MovePartition { id, partition, .. } = command else { return None };
+        let id = PartitionId { topic: id, index: partition };
+        let is_served = self.starting || self.by_id.contains_key(&id);
+        if is_served || !self.image.partition(id).is_some_and(|partition| self.owns(partition)) {
+            return None;
+        }
+        let why =
+            "it is not served, because it is damaged or could not be opened: the broker's log says why".to_owned();
+        Some(FailedMove { undo: self.undo(id), why })
+    }
+
+    fn undo(&self, id: PartitionId) -> Command {
+        Command::MovePartition { id: id.topic, partition: id.index, core: self.core }
+    }
+
     /// Gives a partition to the core that owns it now.
     ///
     /// # Errors
@@ -73,8 +90,7 @@ impl<D: Disk> Shard<D> {
         if let Err(why) = outcome {
             let mut this = shard.borrow_mut();
             this.by_id.insert(id, slot);
-            let undo = Command::MovePartition { id: id.topic, partition: id.index, core: this.core };
-            return Err(FailedMove { undo, why });
+            return Err(FailedMove { undo: this.undo(id), why });
         }
         if let Err(error) = logs.forget(log).await {
             // The turn that meets the failure ends the process.
