@@ -110,9 +110,14 @@ impl<D: Disk> Shard<D> {
 
     /// Opens a partition that another core gives, and tells it when that would survive a crash.
     pub(super) fn receive_partition(&self, from: CoreIndex, id: PartitionId, found: RecoveredPartition) {
-        let (me, log) = (self.me.clone(), self.log.clone());
+        let (me, log, is_full) = (self.me.clone(), self.log.clone(), self.disk_full);
         self.disk.spawn(async move {
             let Some(shard) = me.upgrade() else { return };
+            if is_full {
+                // Opening would wait for space, and with it whoever wants to delete a topic.
+                let outcome = Err("the disk of that core is full".to_owned());
+                return shard.borrow_mut().outbox.messages.push((from, Message::Moved { id, outcome }));
+            }
             let mut outcome = Shard::open_partition(&shard, id, found).await;
             if outcome.is_ok() {
                 outcome = log.until_durable().await.map_err(|error| error.to_string());
