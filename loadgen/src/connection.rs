@@ -49,9 +49,7 @@ impl Connection {
     /// # Errors
     /// As `dial`.
     pub fn open(address: SocketAddr, poller: &mut Poller, token: u64) -> io::Result<Connection> {
-        let stream = dial(address)?;
-        poller.watch(&stream, token);
-        Ok(Connection { stream, unsent: Vec::new(), sent: 0, partial: Vec::new(), filled: 0 })
+        Connection::accepted(dial(address)?, poller, token)
     }
 
     /// One that a peer has opened.

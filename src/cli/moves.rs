@@ -2,6 +2,7 @@
 
 use super::error::StartError;
 use crate::base::exit::Exit;
+use crate::cluster::names::validate;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -18,11 +19,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// # Errors
 /// What the broker says against it, or why it cannot be asked.
 pub fn run(admin: &str, topic: &str, partition: i32, core: u16) -> Result<String, StartError> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if topic.is_empty() || !topic.bytes().all(legal) {
-        let message = format!("'{topic}' is no name of a topic: those have letters, digits, '.', '_' and '-'");
-        return Err(StartError::new(Exit::Usage, message));
-    }
+    validate(topic).map_err(|why| StartError::new(Exit::Usage, why))?;
     let answer = put(admin, &format!("/topics/{topic}/partitions/{partition}/core/{core}")).map_err(|error| {
         let hint = "give --admin HOST:PORT as the broker's ready line has it";
         StartError::new(Exit::Refused, format!("no broker answers at {admin}: {error}; {hint}"))

@@ -120,7 +120,6 @@ impl Server {
         self.doors[connection.listener as usize].received_bytes += read as u64;
         // Less than was offered: the socket is empty, and its watch reports when that changes.
         connection.readable = read == offered;
-        self.counters.received_bytes += read as u64;
         self.lend(id);
         let in_scratch = read.saturating_sub(room);
         if missing > 0

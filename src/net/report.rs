@@ -200,6 +200,9 @@ impl Source for Desk {
     }
 
     fn move_partition(&self, topic: String, partition: i32, core: CoreIndex) -> Result<(), (ErrorCode, String)> {
+        if self.orders.stops() {
+            return Err((ErrorCode::UnknownServerError, "The broker stops.".to_owned()));
+        }
         let (sender, answer) = channel();
         let control = Control::MovePartition { topic, partition, core };
         self.orders.asks.lock().expect("nobody panics holding it").push(Ask { control, answer: sender });

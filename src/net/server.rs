@@ -169,7 +169,12 @@ impl Server {
             ring: self.ring.counters(),
             helper: self.helper.counters(),
             mailbox: self.mailboxes.counters,
-            connections: ConnectionCounters { open_now: self.connections.len() as u64, ..self.counters },
+            connections: ConnectionCounters {
+                open_now: self.connections.len() as u64,
+                accepted: self.doors.iter().map(|door| door.accepted).sum(),
+                received_bytes: self.doors.iter().map(|door| door.received_bytes).sum(),
+                ..self.counters
+            },
             sent: self.sender.sent,
             ..CoreCounters::default()
         };
@@ -231,7 +236,6 @@ impl Server {
                 let socket = Socket::new(fd);
                 let descriptor = socket.descriptor();
                 let id = self.connections.insert(Connection::new(socket, listener, now.mono));
-                self.counters.accepted += 1;
                 door.accepted += 1;
                 door.open_now += 1;
                 self.ring.watch(descriptor, id);

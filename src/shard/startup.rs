@@ -360,7 +360,9 @@ impl<D: Disk> Shard<D> {
     pub fn close(shard: &Rc<RefCell<Shard<D>>>, done: Rc<Cell<bool>>) {
         let me = shard.clone();
         let (disk, log) = {
-            let shard = shard.borrow();
+            let mut shard = shard.borrow_mut();
+            // A change decided now would stand behind the end of the journal, where nobody reads it.
+            shard.controlling.hold();
             (shard.disk.clone(), shard.log.clone())
         };
         disk.spawn(async move {
