@@ -18,6 +18,11 @@ impl<T> Default for Layout<T> {
 }
 
 impl<T> Layout<T> {
+    /// With room for so many topics and partitions.
+    pub fn with_room(topics: usize, partitions: usize) -> Layout<T> {
+        Layout { topics: Vec::with_capacity(topics), partitions: Vec::with_capacity(partitions), missing: 0 }
+    }
+
     /// Opens a topic; the partitions pushed next are its own.
     pub fn topic(&mut self, name: Arc<str>) {
         self.topics.push((name, self.partitions.len()));
@@ -39,6 +44,11 @@ impl<T> Layout<T> {
             *slot = Some(result);
             self.missing -= 1;
         }
+    }
+
+    /// How many there are of all topics.
+    pub fn partitions(&self) -> usize {
+        self.partitions.len()
     }
 
     pub fn is_whole(&self) -> bool {

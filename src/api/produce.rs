@@ -11,9 +11,14 @@ use crate::ports::Disk;
 use crate::protocol::messages::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
+use crate::protocol::writer::Writer;
 use crate::shard::Shard;
 use crate::shard::commands::{Answer, Command, Origin, ProducePart, Produced};
 use std::borrow::Cow;
+
+/// Room for a response of one topic, and for each of its partitions: enough but for the longest names and errors with a message.
+const RESPONSE_BYTES: usize = 96;
+const PARTITION_RESPONSE_BYTES: usize = 40;
 
 struct Producing {
     layout: Layout<Produced>,
@@ -31,8 +36,9 @@ pub fn start<D: Disk>(cx: &mut Context<'_, D>, origin: Origin, request: ProduceR
         let code = ErrorCode::TransactionalIdAuthorizationFailed;
         return Start::Reply(refuse_all(cx.correlation_id, version, &request, code));
     }
-    let mut layout = Layout::default();
-    let mut own: Vec<ProducePart<&[u8]>> = Vec::new();
+    let parts = request.topic_data.iter().map(|topic| topic.partition_data.len()).sum();
+    let mut layout = Layout::with_room(request.topic_data.len(), parts);
+    let mut own: Vec<ProducePart<&[u8]>> = Vec::with_capacity(parts);
     let mut others: ByCore<ProducePart<bytes::Bytes>> = ByCore::default();
     for topic in &request.topic_data {
         let found = cx.topic(topic.name);
@@ -78,6 +84,7 @@ impl Producing {
             let failed = self.layout.topics().any(|(_, mut parts)| parts.any(|(_, part)| part.error.is_error()));
             return if failed { Reply::Close("a produce with acks=0 failed") } else { Reply::Nothing };
         }
+        let bytes_expected = RESPONSE_BYTES + self.layout.partitions() * PARTITION_RESPONSE_BYTES;
         let partition = |(index, produced): (i32, &mut Produced)| PartitionProduceResponse {
             index,
             error_code: produced.error.code(),
@@ -93,7 +100,7 @@ impl Producing {
             ..Default::default()
         });
         let response = ProduceResponse { responses: responses.collect(), ..Default::default() };
-        Reply::encode(self.correlation_id, self.version, &response)
+        Reply::encode_into(Writer::with_room(bytes_expected), self.correlation_id, self.version, &response)
     }
 }
 

@@ -46,6 +46,17 @@ impl<F> Reply<F> {
         Reply::with_records(correlation_id, version, response, vec![])
     }
 
+    /// Encodes a response that has no records, with the room that `writer` has.
+    pub fn encode_into<'a, R: Response<'a>>(
+        mut writer: Writer,
+        correlation_id: i32,
+        version: i16,
+        response: &R,
+    ) -> Reply<F> {
+        write_response(&mut writer, correlation_id, version, response);
+        Reply::encoded(writer)
+    }
+
     /// Encodes a response; `records` are what belongs into its holes, in order.
     pub fn with_records<'a, R: Response<'a>>(
         correlation_id: i32,

@@ -34,7 +34,7 @@ use crate::base::time::{Nanos, Now};
 use crate::cluster::configs::Overrides;
 use crate::cluster::image::{Broker, Image};
 use crate::group::Input;
-use crate::log::CoreLog;
+use crate::log::{CoreLog, Durable, LogIndex};
 use crate::partition::waiters::FetchWaiters;
 use crate::ports::{Disk, DiskCompletion};
 use balance::Balancing;
@@ -137,7 +137,9 @@ pub struct Shard<D: Disk> {
     vacant_slots: Vec<u32>,
     by_id: HashMap<PartitionId, u32>,
     /// By the log's own number of a partition.
-    by_log: HashMap<crate::log::LogIndex, u32>,
+    by_log: Vec<Option<u32>>,
+    /// Of no meaning between calls; keeps its memory.
+    committed: Vec<Durable>,
     waiting_produces: Slab<WaitingProduce>,
     /// Of no meaning between calls; keeps its memory.
     woken_produces: Vec<ProduceKey>,
@@ -184,6 +186,10 @@ impl<D: Disk> Shard<D> {
         self.by_id.get(&id).copied()
     }
 
+    fn slot_of(&self, log: LogIndex) -> Option<u32> {
+        self.by_log.get(log.0 as usize).copied().flatten()
+    }
+
     /// Brings `command` to the core that is to perform it.
     pub fn dispatch(&mut self, core: CoreIndex, origin: Origin, command: Command, now: Now) {
         if core == self.core {
@@ -219,17 +225,18 @@ impl<D: Disk> Shard<D> {
 
     /// A hot write of the log has ended.
     pub fn on_disk(&mut self, completion: DiskCompletion, now: Now) {
-        let mut durable = Vec::new();
-        if let Err(fatal) = self.log.on_completion(completion, now, &mut durable) {
+        let mut committed = std::mem::take(&mut self.committed);
+        if let Err(fatal) = self.log.on_completion(completion, now, &mut committed) {
             self.fail(&fatal);
         }
-        for durable in durable {
-            let Some(&slot) = self.by_log.get(&durable.log) else { continue };
+        for durable in committed.drain(..) {
+            let Some(slot) = self.slot_of(durable.log) else { continue };
             let advance = self.partitions[slot as usize].watermark.on_local_durable(durable.end_offset);
             if let Some(advance) = advance {
                 self.on_visible(slot, advance);
             }
         }
+        self.committed = committed;
     }
 
     /// After a failed write nothing may be acknowledged any more (durability contract, D5): the process ends here, and

@@ -110,7 +110,9 @@ impl<D: Disk> Shard<D> {
             }
         };
         self.by_id.insert(id, slot);
-        self.by_log.insert(log, slot);
+        let place = log.0 as usize;
+        self.by_log.resize(self.by_log.len().max(place + 1), None);
+        self.by_log[place] = Some(slot);
     }
 
     /// The topic's name and settings; `None` where there is no such topic (any more).
@@ -139,7 +141,7 @@ impl<D: Disk> Shard<D> {
 
     /// Writes a checkpoint of one partition, with its producers as they are now.
     pub(super) fn checkpoint(&mut self, log: LogIndex) {
-        let Some(&slot) = self.by_log.get(&log) else { return };
+        let Some(slot) = self.slot_of(log) else { return };
         let producers = self.partitions[slot as usize].state.producers().snapshot();
         if let Err(refused) = self.log.checkpoint(log, &producers) {
             tracing::debug!(?refused, "a checkpoint waits for the journal");

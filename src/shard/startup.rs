@@ -330,7 +330,8 @@ impl<D: Disk> Shard<D> {
             partitions: Vec::new(),
             vacant_slots: Vec::new(),
             by_id: HashMap::new(),
-            by_log: HashMap::new(),
+            by_log: Vec::new(),
+            committed: Vec::new(),
             waiting_produces: Slab::default(),
             woken_produces: Vec::new(),
             backlog: VecDeque::new(),
@@ -368,7 +369,7 @@ impl<D: Disk> Shard<D> {
         disk.spawn(async move {
             let producers = |index| {
                 let shard = me.borrow();
-                let slot = shard.by_log.get(&index).copied();
+                let slot = shard.slot_of(index);
                 slot.map_or_else(Vec::new, |slot| shard.partitions[slot as usize].state.producers().snapshot())
             };
             if let Err(error) = log.close(producers).await {
