@@ -57,7 +57,9 @@ impl Run {
         let recovery_bytes_max = [usize::MAX, 1 << 10, 200 << 10][world.rng.below(3)];
         // Each segment synced alone, some of them together, or all.
         let crowd = [usize::MAX, 3, 1][world.rng.below(3)];
-        Run { world, models: BTreeMap::new(), settings: small_settings(recovery_bytes_max, crowd), partition }
+        let window_us = [0, 300, 5_000][world.rng.below(3)];
+        let settings = small_settings(recovery_bytes_max, crowd, window_us);
+        Run { world, models: BTreeMap::new(), settings, partition }
     }
 
     /// Recovers what is there, opens it, and checks it against the models.

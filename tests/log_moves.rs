@@ -66,10 +66,11 @@ impl Run {
             PartitionSettings { segment_bytes, retention_bytes, delete_delay_ms: 20, ..PartitionSettings::default() };
         let recovery_bytes_max = [usize::MAX, 1 << 10][world.rng.below(2)];
         let crowd = [usize::MAX, 3, 1][world.rng.below(3)];
+        let window_us = [0, 300][world.rng.below(2)];
         Run {
             world,
             models: BTreeMap::new(),
-            settings: small_settings(recovery_bytes_max, crowd),
+            settings: small_settings(recovery_bytes_max, crowd, window_us),
             partition,
             logs: Vec::new(),
             first: 0,

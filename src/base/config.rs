@@ -130,8 +130,12 @@ pub struct CoreConfig {
     pub tail_memory_bytes: u64,
     /// `core.cold.read`
     pub cold_read: ColdRead,
+    /// `core.commit.window.us`
+    pub commit_window_us: u64,
     /// `core.busy.poll.us`
     pub busy_poll_us: u64,
+    /// `core.background.shares`
+    pub background_shares: u32,
     /// `core.io.workers`
     pub io_workers_max: u32,
 }

@@ -17,6 +17,11 @@ impl Nanos {
         Nanos(self.0.saturating_add(ms.saturating_mul(1_000_000)))
     }
 
+    /// The later time `ns` nanoseconds from here; stays at the largest value instead of wrapping.
+    pub const fn plus_ns(self, ns: u64) -> Nanos {
+        Nanos(self.0.saturating_add(ns))
+    }
+
     /// Nanoseconds from `earlier` to here, 0 if `earlier` is later.
     pub const fn since(self, earlier: Nanos) -> u64 {
         self.0.saturating_sub(earlier.0)

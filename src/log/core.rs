@@ -72,7 +72,7 @@ impl<D: Disk> State<D> {
         State {
             disk,
             ring,
-            commits: Commits::new(salt, settings.backlog_bytes),
+            commits: Commits::new(salt, settings.commit_window_us * 1000, settings.backlog_bytes),
             slots: Vec::new(),
             free_slots: Vec::new(),
             by_id: HashMap::new(),
@@ -343,6 +343,11 @@ impl<D: Disk> CoreLog<D> {
             Some(fatal) => Err(fatal.clone()),
             None => Ok(()),
         }
+    }
+
+    /// When `end_of_turn` has a commit to submit that nothing else will remind of.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.0.state.borrow().commits.next_deadline()
     }
 
     /// Takes the completion of a hot write. What became durable by it is added to `durable`.

@@ -20,6 +20,8 @@ pub struct LogSettings {
     pub journal_file_bytes: u64,
     /// All files of the journal together; at least two of them.
     pub journal_bytes: u64,
+    /// A commit gathers records for this long before it is written, unless it is full.
+    pub commit_window_us: u64,
     /// Sealed commits that may wait for the disk before appends are refused.
     pub backlog_bytes: usize,
     /// Memory for the tails of all partitions. Half of it may hold bytes that are in no segment yet.
@@ -43,6 +45,7 @@ impl Default for LogSettings {
         LogSettings {
             journal_file_bytes: JOURNAL_FILE_BYTES as u64,
             journal_bytes: 512 << 20,
+            commit_window_us: 0,
             backlog_bytes: 8 << 20,
             tail_bytes: 256 << 20,
             pieces_in_flight_max: 8,
@@ -61,6 +64,7 @@ impl LogSettings {
         LogSettings {
             journal_file_bytes: core.journal.file_bytes,
             journal_bytes: core.journal.bytes,
+            commit_window_us: core.commit_window_us,
             tail_bytes: core.tail_memory_bytes as usize,
             recovery_bytes_max: RECOVERY_TAILS_MAX * core.tail_memory_bytes as usize,
             ..LogSettings::default()

@@ -293,6 +293,7 @@ fn core_options(config: &Config, index: CoreIndex) -> CoreOptions {
         cpu: core.cpu,
         io_workers: core.io_workers_max,
         pool_free_bytes_max: (core.tail_memory_bytes / 4) as usize,
+        background_shares: core.background_shares as usize,
     }
 }
 

@@ -28,6 +28,8 @@ pub struct CoreOptions {
     pub io_workers: u32,
     /// Bytes of record memory kept for reuse when nobody needs them.
     pub pool_free_bytes_max: usize,
+    /// What background work has of a busy core, against 1000 of the turn loop; at least 1.
+    pub background_shares: usize,
 }
 
 /// What a core is given when it starts. Stays on its core.
@@ -88,7 +90,7 @@ fn core_runtime(options: &CoreOptions, doorbell: Doorbell) -> io::Result<CoreRun
     let ring = Ring::new()?;
     ring.bind_workers(options.cpu, options.io_workers)?;
     ring.watch_doorbell(&doorbell);
-    let tasks = Tasks::new();
+    let tasks = Tasks::new(options.background_shares);
     let helper = Helper::start(&format!("files-{}", options.index.0), doorbell.clone())?;
     let disk = CoreDisk::new(ring.clone(), helper.clone(), Pool::new(options.pool_free_bytes_max), tasks.clone());
     Ok(CoreRuntime { index: options.index, ring, tasks, disk, helper, doorbell })

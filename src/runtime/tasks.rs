@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Shares of background work against `TURN_SHARES` of the turn loop.
-const BACKGROUND_SHARES: usize = 10;
-/// Shares of the turn loop.
+/// Shares of the turn loop, against those that background work is given.
 pub(super) const TURN_SHARES: usize = 1000;
 
 /// Figures shared by the tasks of one core. Atomics because a `Waker` must be `Send`; all run on one thread.
@@ -34,13 +32,9 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// To be called on an executor's thread.
-    pub fn new() -> Tasks {
-        let queue = glommio::executor().create_task_queue(
-            Shares::Static(BACKGROUND_SHARES),
-            Latency::NotImportant,
-            "background",
-        );
+    /// With so many `shares` of a busy core, against `TURN_SHARES`. To be called on an executor's thread.
+    pub fn new(shares: usize) -> Tasks {
+        let queue = glommio::executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, "background");
         Tasks { queue, counts: Arc::default() }
     }
 
@@ -74,12 +68,6 @@ impl Tasks {
             Poll::Pending
         })
         .await;
-    }
-}
-
-impl Default for Tasks {
-    fn default() -> Tasks {
-        Tasks::new()
     }
 }
 

@@ -117,8 +117,23 @@ mod tests {
         T: Send + 'static,
         F: Future<Output = T> + 'static,
     {
+        with_shares(10, body)
+    }
+
+    /// … with so many shares for background work.
+    fn with_shares<T, F>(background_shares: usize, body: impl FnOnce(CoreRuntime) -> F + Send + 'static) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
         let allowed = crate::runtime::host::cpus_allowed().expect("the affinity mask");
-        let options = CoreOptions { index: CoreIndex(0), cpu: allowed[0], io_workers: 1, pool_free_bytes_max: 1 << 20 };
+        let options = CoreOptions {
+            index: CoreIndex(0),
+            cpu: allowed[0],
+            io_workers: 1,
+            pool_free_bytes_max: 1 << 20,
+            background_shares,
+        };
         let (sender, receiver) = channel();
         let doorbell = Doorbell::new().expect("eventfd");
         let core = start(options, doorbell, move |runtime| async move {
@@ -155,17 +170,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_hog_neither_starves_a_busy_loop_nor_is_starved() {
-        let polled = on_a_core(|runtime: CoreRuntime| async move {
+    /// How often a hog runs beside 20 000 turns of a busy loop, which must come to their end.
+    fn polls_beside_a_busy_loop(background_shares: usize) -> u64 {
+        with_shares(background_shares, |runtime: CoreRuntime| async move {
             let polls = Rc::new(Cell::new(0));
             runtime.tasks.spawn(hog(polls.clone()));
             let mut busy = Busy { doorbell: runtime.doorbell.clone(), turns: 20_000 };
             run(&mut busy, &runtime.ring, &runtime.tasks, Duration::ZERO).await;
             polls.get()
-        });
-        // The loop got its 20 000 turns, or this would hang. 10 shares against 1000: far fewer polls, but not none.
-        assert!((1..20_000).contains(&polled), "{polled}");
+        })
+    }
+
+    #[test]
+    fn a_hog_neither_starves_a_busy_loop_nor_is_starved() {
+        let (few, many) = (polls_beside_a_busy_loop(10), polls_beside_a_busy_loop(1000));
+        // 10 shares against 1000: far fewer polls than turns, but not none.
+        assert!((1..20_000).contains(&few), "{few}");
+        assert!(many > few, "{many} with a hundred times the shares, {few} without");
     }
 
     /// Does nothing until told to stop.

@@ -296,8 +296,12 @@ impl<D: Disk> Shard<D> {
 
     /// When `end_of_turn` next has something to do of itself.
     pub fn next_deadline(&self) -> Option<Nanos> {
-        let deadlines =
-            [self.fetch_waiters.next_deadline(), self.coordinating.groups.next_deadline(), Some(self.next_tick)];
+        let deadlines = [
+            self.fetch_waiters.next_deadline(),
+            self.coordinating.groups.next_deadline(),
+            self.log.next_deadline(),
+            Some(self.next_tick),
+        ];
         deadlines.into_iter().flatten().min()
     }
 }

@@ -319,6 +319,11 @@ impl SimDisk {
         SimDisk(self.0.clone(), core)
     }
 
+    /// Hot writes on their way.
+    pub fn hot_writes(&self) -> usize {
+        self.0.borrow().storage.hot.len()
+    }
+
     /// Work that could complete now.
     pub fn waiting(&self) -> usize {
         let shared = self.0.borrow();

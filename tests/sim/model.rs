@@ -12,10 +12,11 @@ use ringlog::log::{CoreLog, LogIndex, LogSettings, Piece, ReadError, Refused};
 pub type Batches = Vec<(Offset, Offset, Vec<u8>)>;
 
 /// A log so small that everything in it happens often.
-pub fn small_settings(recovery_bytes_max: usize, crowd: usize) -> LogSettings {
+pub fn small_settings(recovery_bytes_max: usize, crowd: usize, commit_window_us: u64) -> LogSettings {
     LogSettings {
         journal_file_bytes: 256 << 10,
         journal_bytes: 1 << 20,
+        commit_window_us,
         backlog_bytes: 128 << 10,
         tail_bytes: 1 << 20,
         pieces_in_flight_max: 3,

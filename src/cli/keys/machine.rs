@@ -102,6 +102,23 @@ pub const CORE: Section = Section {
         )
         .per_core(),
         key(
+            "core.commit.window.us",
+            count(0, 100_000),
+            "0",
+            "How long a commit waits for more records before it is written, microseconds, unless it is full: fewer and larger writes\n\
+             where each sync is dear, and every acknowledgement comes later by as much. 0: it is written as soon as the disk is\n\
+             free for it, and takes what has come meanwhile.",
+        )
+        .per_core(),
+        key(
+            "core.background.shares",
+            count(1, 1000),
+            "10",
+            "What background work (making and syncing files, retention, indexes, recovery) has of a core that is busy, against 1000\n\
+             shares of its clients. At a core with time to spare it has all it wants.",
+        )
+        .per_core(),
+        key(
             "core.busy.poll.us",
             count(0, 1_000_000),
             "0",

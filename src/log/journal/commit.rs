@@ -1,7 +1,8 @@
 //! Group commit: records gather in an arena, which is written with one durable write while the next one fills.
 //!
 //! A commit starts as soon as the one before is done; a second one only beside a small one, which hides the disk's latency without
-//! halving its throughput (ENGINE.md). There is no linger. Knows nothing of partitions but their slots.
+//! halving its throughput (ENGINE.md). It waits for more records only where it is given a window to do so. Knows nothing of partitions but their
+//! slots.
 
 use super::format::{FIRST_COMMIT_AT, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes};
 use super::ring::Ring;
@@ -45,6 +46,8 @@ struct Arena<D: Disk> {
     position: u64,
     entries: Vec<CommitEntry>,
     last_sequence: u64,
+    /// End of the turn that began it.
+    begun: Option<Nanos>,
     submitted: Nanos,
     done: bool,
 }
@@ -64,6 +67,8 @@ pub(crate) struct Written {
 /// The open arena, those that wait, and those on their way.
 pub(crate) struct Commits<D: Disk> {
     salt: u32,
+    /// The open arena gathers records for this long, unless it is full.
+    window_ns: u64,
     open: Option<Arena<D>>,
     sealed: VecDeque<Arena<D>>,
     sealed_bytes: usize,
@@ -80,9 +85,10 @@ pub(crate) struct Commits<D: Disk> {
 }
 
 impl<D: Disk> Commits<D> {
-    pub fn new(salt: u32, backlog_bytes_max: usize) -> Commits<D> {
+    pub fn new(salt: u32, window_ns: u64, backlog_bytes_max: usize) -> Commits<D> {
         Commits {
             salt,
+            window_ns,
             open: None,
             sealed: VecDeque::new(),
             sealed_bytes: 0,
@@ -157,6 +163,7 @@ impl<D: Disk> Commits<D> {
             position: self.position,
             entries: self.spare.pop().unwrap_or_default(),
             last_sequence: 0,
+            begun: None,
             submitted: Nanos::default(),
             done: false,
         });
@@ -216,10 +223,23 @@ impl<D: Disk> Commits<D> {
         }
     }
 
-    /// Submits what may go now: full arenas first, then, if `seal_open`, the one that still gathers.
-    pub fn submit(&mut self, disk: &D, now: Nanos, seal_open: bool) {
+    /// When the open arena's window ends; `None` where it is empty.
+    fn window_end(&mut self, now: Nanos) -> Option<Nanos> {
+        let open = self.open.as_mut().filter(|open| !open.buffer.is_empty())?;
+        Some(open.begun.get_or_insert(now).plus_ns(self.window_ns))
+    }
+
+    /// When the end of a turn would submit the open arena, where that waits for its window alone.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        let begun = self.open.as_ref().filter(|_| self.may_submit())?.begun?;
+        Some(begun.plus_ns(self.window_ns))
+    }
+
+    /// Submits what may go now: full arenas first, then, at the `end_of_turn`, the open one if it has gathered long enough.
+    pub fn submit(&mut self, disk: &D, now: Nanos, end_of_turn: bool) {
+        let may_seal = end_of_turn && self.window_end(now).is_some_and(|end| end <= now);
         while self.may_submit() {
-            if self.sealed.is_empty() && seal_open {
+            if self.sealed.is_empty() && may_seal {
                 self.seal();
             }
             let Some(mut arena) = self.sealed.pop_front() else { return };
