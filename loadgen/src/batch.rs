@@ -163,6 +163,11 @@ pub fn batches(bytes: &[u8]) -> impl Iterator<Item = Batch<'_>> {
 }
 
 impl Batch<'_> {
+    /// Its size, header included.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether the bytes are those that the checksum was made of.
     pub fn is_whole(&self) -> bool {
         self.bytes[17..21] == crc32c::crc32c(&self.bytes[21..]).to_be_bytes()

@@ -1,5 +1,6 @@
 //! A connection to a broker: frames out without waiting, frames in as they come.
 
+use crate::kept::Stretch;
 use crate::poller::Poller;
 use crate::wire;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -31,6 +32,9 @@ pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
     Ok(stream)
 }
+
+/// One call's part of a file, bytes.
+const SENDFILE_BYTES_MAX: u64 = 1 << 20;
 
 pub struct Connection {
     stream: TcpStream,
@@ -100,6 +104,23 @@ impl Connection {
                 Ok(bytes) => self.sent += bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends of `stretch`, straight from its file, what there is room for behind what waits.
+    ///
+    /// # Errors
+    /// Where the connection is gone, and `UnexpectedEof` where the file is shorter.
+    pub fn send_file(&mut self, stretch: &mut Stretch) -> io::Result<()> {
+        while !self.is_backed_up() && stretch.bytes > 0 {
+            let wanted = stretch.bytes.min(SENDFILE_BYTES_MAX) as usize;
+            match rustix::fs::sendfile(&self.stream, &stretch.file, Some(&mut stretch.from), wanted) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => stretch.bytes -= bytes as u64,
+                Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())

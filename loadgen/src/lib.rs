@@ -10,6 +10,7 @@ mod connection;
 #[allow(unsafe_code)]
 mod host;
 mod idle;
+mod kept;
 mod keys;
 mod link;
 mod mark;

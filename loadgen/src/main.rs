@@ -69,11 +69,14 @@ enum Command {
         html: PathBuf,
     },
     /// A broker that keeps nothing and acknowledges at once: what a load comes to against it is the most that this client and the sockets
-    /// can do.
+    /// can do. With `--keep` it serves reads too, by bare sendfile, and never waits for more to come: for loads that catch up.
     Null {
         /// HOST:PORT to listen on; port 0 takes a free one, which is printed.
         #[arg(default_value = "127.0.0.1:9092")]
         listen: String,
+        /// Keeps what is produced in nameless files on the disk of this directory, unsynced, until the process ends.
+        #[arg(long)]
+        keep: Option<PathBuf>,
     },
     /// The scenarios that are built in.
     List,
@@ -125,11 +128,11 @@ fn execute(command: Command) -> Result<ExitCode, String> {
             write(&html, &page(&reports))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Null { listen } => {
+        Command::Null { listen, keep } => {
             let failed = |error: std::io::Error| format!("{listen}: {error}");
             let listener = std::net::TcpListener::bind(&listen).map_err(failed)?;
             println!("ready listen={}", listener.local_addr().map_err(failed)?);
-            serve(&listener).map_err(failed)?;
+            serve(&listener, keep).map_err(failed)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::List => {

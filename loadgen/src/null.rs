@@ -1,9 +1,12 @@
 //! A broker that keeps nothing: it acknowledges every Produce at once. What a load comes to against it is the ceiling of the sockets and of
 //! this client; a real broker cannot be faster.
 //!
-//! One thread. Serves what a producing load asks for, in the versions that `wire` and `admin` send; who wants to read is refused.
+//! One thread. Serves what a load asks for, in the versions that `wire` and `admin` send. Who wants to read is refused, unless it is to keep
+//! what it is given: then by sendfile from files that were never synced, which is the ceiling for reading. It answers at once even where
+//! there is nothing to read, so that only loads which catch up make sense.
 
 use crate::connection::Connection;
+use crate::kept::{Kept, Stretch};
 use crate::poller::Poller;
 use crate::wire::{self, Short};
 use bytes::{Bytes, BytesMut};
@@ -20,9 +23,10 @@ use kafka_protocol::messages::{
     MetadataResponse, RequestHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const LISTENER: u64 = 0;
@@ -30,9 +34,12 @@ const LISTENER: u64 = 0;
 const READ_BYTES: usize = 1 << 20;
 /// How long it waits before it looks again; events end it earlier.
 const WAIT: Duration = Duration::from_secs(3600);
+const OFFSET_OUT_OF_RANGE: i16 = 1;
 const UNKNOWN_TOPIC: i16 = 3;
+/// Times that stand for a place, in ListOffsets.
+const LATEST: i64 = -1;
 
-/// Keys and versions that are served; a fetch only by name, for the client looks for it before it starts.
+/// Keys and versions that are served; a fetch perhaps only by name, for the client looks for it before it starts.
 const SERVED: [(i16, i16); 8] = [wire::PRODUCE, wire::FETCH, (2, 4), (3, 8), (18, 0), (19, 4), (20, 3), (22, 1)];
 
 struct Null {
@@ -40,56 +47,117 @@ struct Null {
     /// Partitions of each topic that was created.
     topics: HashMap<String, i32>,
     next_producer_id: i64,
+    kept: Option<Kept>,
 }
 
-/// Serves at `listener` until the process ends.
+/// A part of a reply.
+enum Piece {
+    Bytes(Vec<u8>),
+    File(Stretch),
+}
+
+/// Replies in order; bytes that follow each other are one piece.
+#[derive(Default)]
+struct Replies(VecDeque<Piece>);
+
+struct Peer {
+    connection: Connection,
+    /// What the socket had no room for.
+    unsent: Replies,
+}
+
+/// Serves at `listener` until the process ends. What is produced is kept on the disk of `keep`, if there is one.
 ///
 /// # Errors
 /// Where the ring or the listener fails.
-pub fn serve(listener: &TcpListener) -> io::Result<()> {
+pub fn serve(listener: &TcpListener, keep: Option<PathBuf>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let mut null = Null { address: listener.local_addr()?, topics: HashMap::new(), next_producer_id: 0 };
+    let address = listener.local_addr()?;
+    let mut null = Null { address, topics: HashMap::new(), next_producer_id: 0, kept: keep.map(Kept::new) };
     let mut poller = Poller::new()?;
     poller.watch(listener, LISTENER);
-    let mut connections: Vec<Option<Connection>> = Vec::new();
-    let (mut events, mut shared, mut replies) = (Vec::new(), vec![0; READ_BYTES], Vec::new());
+    let mut peers: Vec<Option<Peer>> = Vec::new();
+    let (mut events, mut shared) = (Vec::new(), vec![0; READ_BYTES]);
     loop {
         poller.wait(Some(WAIT), &mut events)?;
         for event in events.drain(..) {
             if event.token == LISTENER {
                 while let Ok((stream, _)) = listener.accept() {
-                    let token = connections.len() as u64 + 1;
-                    connections.push(Connection::accepted(stream, &mut poller, token).ok());
+                    let token = peers.len() as u64 + 1;
+                    let connection = Connection::accepted(stream, &mut poller, token).ok();
+                    peers.push(connection.map(|connection| Peer { connection, unsent: Replies::default() }));
                 }
                 continue;
             }
-            let slot = &mut connections[event.token as usize - 1];
-            let Some(connection) = slot else { continue };
+            let slot = &mut peers[event.token as usize - 1];
+            let Some(Peer { connection, unsent }) = slot else { continue };
             let mut is_sound = true;
-            replies.clear();
-            let mut outcome = if event.writable { connection.flush() } else { Ok(()) };
-            if event.readable && outcome.is_ok() {
-                outcome = connection.receive(&mut shared, |frame| is_sound &= null.answer(frame, &mut replies).is_ok());
+            let mut outcome = Ok(());
+            if event.readable {
+                outcome = connection.receive(&mut shared, |frame| is_sound &= null.answer(frame, unsent).is_ok());
             }
-            if !replies.is_empty() && outcome.is_ok() {
-                outcome = connection.send(&replies, &[]);
-            }
-            if outcome.is_err() || !is_sound {
+            if outcome.is_err() || !is_sound || unsent.send(connection).is_err() {
                 *slot = None;
             }
         }
     }
 }
 
+impl Replies {
+    /// The bytes at the end.
+    fn last(&mut self) -> &mut Vec<u8> {
+        if !matches!(self.0.back(), Some(Piece::Bytes(_))) {
+            self.0.push_back(Piece::Bytes(Vec::new()));
+        }
+        match self.0.back_mut() {
+            Some(Piece::Bytes(bytes)) => bytes,
+            _ => unreachable!("it was pushed"),
+        }
+    }
+
+    /// Sends what there is room for.
+    fn send(&mut self, connection: &mut Connection) -> io::Result<()> {
+        connection.flush()?;
+        while !connection.is_backed_up() {
+            let is_last = self.0.len() == 1;
+            match self.0.front_mut() {
+                Some(Piece::Bytes(bytes)) => {
+                    if !bytes.is_empty() {
+                        connection.send(bytes, &[])?;
+                        bytes.clear();
+                    }
+                    // Its memory is good for the next reply.
+                    if is_last {
+                        return Ok(());
+                    }
+                }
+                Some(Piece::File(stretch)) => {
+                    connection.send_file(stretch)?;
+                    if stretch.bytes > 0 {
+                        return Ok(());
+                    }
+                }
+                None => return Ok(()),
+            }
+            self.0.pop_front();
+        }
+        Ok(())
+    }
+}
+
 impl Null {
     /// Appends the reply to a frame (without its length) to `out`.
-    fn answer(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Result<(), Short> {
+    fn answer(&mut self, frame: &[u8], out: &mut Replies) -> Result<(), Short> {
         let (key, version, correlation, body) = wire::request(frame)?;
+        if (key, version) == wire::FETCH {
+            return self.fetch(correlation, body, out);
+        }
+        let out = out.last();
         let start = out.len();
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&correlation.to_be_bytes());
         if (key, version) == wire::PRODUCE {
-            if !wire::acknowledge(body, out)? {
+            if !self.produce(body, out)? {
                 // Nobody waits for it.
                 out.truncate(start);
                 return Ok(());
@@ -101,6 +169,52 @@ impl Null {
         }
         let length = (out.len() - start - 4) as u32;
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+        Ok(())
+    }
+
+    fn produce(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<bool, Short> {
+        let Some(kept) = &mut self.kept else { return wire::acknowledge(body, out, |_, _, _| 0) };
+        let mut failed = None;
+        let is_wanted = wire::acknowledge(body, out, |topic, partition, records| {
+            kept.append(topic, partition, records).unwrap_or_else(|error| {
+                failed = Some(error);
+                -1
+            })
+        });
+        match failed {
+            None => is_wanted,
+            Some(error) => {
+                eprintln!("ringlog-loadgen null: a batch cannot be kept, the connection ends: {error}");
+                Err(Short)
+            }
+        }
+    }
+
+    fn fetch(&self, correlation: i32, body: &[u8], out: &mut Replies) -> Result<(), Short> {
+        let kept = self.kept.as_ref().ok_or(Short)?;
+        let topics = wire::asked(body)?;
+        let mut pieces = Replies::default();
+        let head = pieces.last();
+        head.extend_from_slice(&correlation.to_be_bytes());
+        wire::begin_fetched(topics.len(), head);
+        let mut file_bytes = 0;
+        for partitions in &topics {
+            let Some(first) = partitions.first() else { return Err(Short) };
+            wire::fetched_topic(first.topic, partitions.len(), pieces.last());
+            for asked in partitions {
+                let end = kept.end_offset(asked.topic, asked.partition);
+                let error = if asked.offset > end { OFFSET_OUT_OF_RANGE } else { 0 };
+                let found = kept.read(asked.topic, asked.partition, asked.offset, asked.bytes_max.max(0) as u64);
+                let bytes = found.as_ref().map_or(0, |stretch| stretch.bytes);
+                wire::fetched_partition(asked.partition, error, end, bytes, pieces.last());
+                file_bytes += bytes;
+                pieces.0.extend(found.map(Piece::File));
+            }
+        }
+        let own: u64 =
+            pieces.0.iter().map(|piece| if let Piece::Bytes(bytes) = piece { bytes.len() as u64 } else { 0 }).sum();
+        out.last().extend_from_slice(&((own + file_bytes) as u32).to_be_bytes());
+        out.0.extend(pieces.0);
         Ok(())
     }
 
@@ -159,11 +273,14 @@ impl Null {
         DeleteTopicsResponse::default().with_responses(deleted.collect())
     }
 
-    /// Every partition is empty.
+    /// Every partition begins at 0, and ends there where nothing is kept.
     fn offsets(&self, asked: &ListOffsetsRequest) -> ListOffsetsResponse {
         let topics = asked.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|partition| {
-                ListOffsetsPartitionResponse::default().with_partition_index(partition.partition_index).with_offset(0)
+                let index = partition.partition_index;
+                let kept = self.kept.as_ref().filter(|_| partition.timestamp == LATEST);
+                let offset = kept.map_or(0, |kept| kept.end_offset(topic.name.as_bytes(), index));
+                ListOffsetsPartitionResponse::default().with_partition_index(index).with_offset(offset)
             });
             ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
         });

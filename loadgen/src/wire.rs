@@ -127,11 +127,16 @@ pub fn request(frame: &[u8]) -> Result<(i16, i16, i32, &[u8]), Short> {
     Ok((key, version, correlation, rest.0))
 }
 
-/// Appends the reply to the body of a Produce 7 that has taken every batch; false where no reply is wanted.
+/// Appends the reply to the body of a Produce 7 that has taken every batch; false where no reply is wanted. `keep` gets topic, partition
+/// and records of each, and says which offset they have.
 ///
 /// # Errors
 /// Where the bytes end early.
-pub fn acknowledge(body: &[u8], out: &mut Vec<u8>) -> Result<bool, Short> {
+pub fn acknowledge(
+    body: &[u8],
+    out: &mut Vec<u8>,
+    mut keep: impl FnMut(&[u8], i32, &[u8]) -> i64,
+) -> Result<bool, Short> {
     let mut rest = Reader(body);
     let transactional_id = rest.i16()?;
     rest.take(usize::try_from(transactional_id).unwrap_or(0))?;
@@ -146,11 +151,13 @@ pub fn acknowledge(body: &[u8], out: &mut Vec<u8>) -> Result<bool, Short> {
         let partitions = rest.i32()?;
         out.extend_from_slice(&partitions.to_be_bytes());
         for _ in 0..partitions {
-            out.extend_from_slice(&rest.array::<4>()?);
-            let bytes = rest.i32()?;
-            rest.take(usize::try_from(bytes).map_err(|_| Short)?)?;
-            // No error; offsets and times that mean nothing.
-            out.extend_from_slice(&[0; 2 + 24]);
+            let (partition, bytes) = (rest.i32()?, rest.i32()?);
+            let records = rest.take(usize::try_from(bytes).map_err(|_| Short)?)?;
+            out.extend_from_slice(&partition.to_be_bytes());
+            out.extend_from_slice(&[0; 2]);
+            out.extend_from_slice(&keep(name, partition, records).to_be_bytes());
+            // Append time and log start, which nobody looks at.
+            out.extend_from_slice(&[0; 16]);
         }
     }
     // Not throttled.
@@ -206,6 +213,68 @@ pub fn fetch(correlation: i32, bounds: FetchBounds, topics: &[String], wanted: &
     out.extend_from_slice(&0i32.to_be_bytes());
     put_string("", out);
     end_frame(start, 0, out);
+}
+
+/// What a Fetch asks of a partition, as a broker reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked<'a> {
+    pub topic: &'a [u8],
+    pub partition: i32,
+    pub offset: i64,
+    pub bytes_max: i32,
+}
+
+/// The partitions that the body of a Fetch 11 asks for, by topics.
+///
+/// # Errors
+/// Where the bytes end early.
+pub fn asked(body: &[u8]) -> Result<Vec<Vec<Asked<'_>>>, Short> {
+    let mut rest = Reader(body);
+    // Replica, wait, bytes; isolation; session.
+    rest.take(16 + 1 + 8)?;
+    let mut topics = Vec::new();
+    for _ in 0..rest.i32()? {
+        let topic = rest.string()?;
+        let mut partitions = Vec::new();
+        for _ in 0..rest.i32()? {
+            let partition = rest.i32()?;
+            // The leader's epoch.
+            rest.take(4)?;
+            let offset = i64::from_be_bytes(rest.array()?);
+            // Where the log starts, of a follower.
+            rest.take(8)?;
+            partitions.push(Asked { topic, partition, offset, bytes_max: rest.i32()? });
+        }
+        topics.push(partitions);
+    }
+    Ok(topics)
+}
+
+/// Appends the start of a Fetch reply: how many topics follow.
+pub fn begin_fetched(topics: usize, out: &mut Vec<u8>) {
+    // Not throttled, no error, no session.
+    out.extend_from_slice(&[0; 4 + 2 + 4]);
+    out.extend_from_slice(&(topics as i32).to_be_bytes());
+}
+
+/// Appends a topic of a Fetch reply: how many partitions follow.
+pub fn fetched_topic(name: &[u8], partitions: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(name.len() as i16).to_be_bytes());
+    out.extend_from_slice(name);
+    out.extend_from_slice(&(partitions as i32).to_be_bytes());
+}
+
+/// Appends a partition of a Fetch reply up to its records, `bytes` of which follow.
+pub fn fetched_partition(partition: i32, error: i16, end_offset: i64, bytes: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&partition.to_be_bytes());
+    out.extend_from_slice(&error.to_be_bytes());
+    for offset in [end_offset, end_offset, 0] {
+        out.extend_from_slice(&offset.to_be_bytes());
+    }
+    // Nothing was aborted; no replica is preferred.
+    out.extend_from_slice(&0i32.to_be_bytes());
+    out.extend_from_slice(&(-1i32).to_be_bytes());
+    out.extend_from_slice(&(bytes as i32).to_be_bytes());
 }
 
 /// What a partition answered to a Fetch.
@@ -409,13 +478,53 @@ mod tests {
         produce.end(0, &mut frame);
         let (key, version, correlation, body) = request(&frame[4..]).expect("whole");
         assert_eq!(((key, version), correlation), (PRODUCE, 77));
-        let mut reply = Vec::new();
-        assert_eq!(acknowledge(body, &mut reply), Ok(true));
+        let (mut reply, mut kept) = (Vec::new(), Vec::new());
+        let keep = |topic: &[u8], partition, records: &[u8]| {
+            kept.push((topic.to_vec(), partition, records.to_vec()));
+            40
+        };
+        assert_eq!(acknowledge(body, &mut reply, keep), Ok(true));
+        let expected =
+            [("one", 3), ("one", 4), ("two", 0)].map(|(topic, partition)| (topic.into(), partition, b"batch".to_vec()));
+        assert_eq!(kept, expected);
         let mut seen = Vec::new();
         produced(&reply, |answer| seen.push((answer.topic.to_vec(), answer.partition, answer.error))).expect("whole");
         assert_eq!(seen, [(b"one".to_vec(), 3, 0), (b"one".to_vec(), 4, 0), (b"two".to_vec(), 0, 0)]);
         for bytes in 0..body.len() {
-            assert_eq!(acknowledge(&body[..bytes], &mut Vec::new()), Err(Short), "{bytes}");
+            assert_eq!(acknowledge(&body[..bytes], &mut Vec::new(), |_, _, _| 0), Err(Short), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_comes() {
+        let bounds = FetchBounds { wait_ms: 5, min_bytes: 1, partition_bytes: 10, total_bytes: 100 };
+        let wanted =
+            [(0, 1, 11), (0, 2, 12), (1, 0, 13)].map(|(topic, partition, offset)| Wanted { topic, partition, offset });
+        let mut frame = Vec::new();
+        fetch(9, bounds, &["one".to_owned(), "two".to_owned()], &wanted, &mut frame);
+        let (key, version, correlation, body) = request(&frame[4..]).expect("whole");
+        assert_eq!(((key, version), correlation), (FETCH, 9));
+        let topics = asked(body).expect("whole");
+        let read: Vec<_> = topics.concat().iter().map(|asked| (asked.topic, asked.partition, asked.offset)).collect();
+        assert_eq!(read, [(&b"one"[..], 1, 11), (b"one", 2, 12), (b"two", 0, 13)]);
+        let mut reply = Vec::new();
+        begin_fetched(topics.len(), &mut reply);
+        for partitions in &topics {
+            fetched_topic(partitions[0].topic, partitions.len(), &mut reply);
+            for asked in partitions {
+                fetched_partition(asked.partition, 0, 20, 3, &mut reply);
+                reply.extend_from_slice(b"abc");
+            }
+        }
+        let mut seen = Vec::new();
+        let error = fetched(&reply, |part| seen.push((part.topic.to_vec(), part.partition, part.records.to_vec())));
+        assert_eq!(error, Ok(0));
+        let expected =
+            [("one", 1), ("one", 2), ("two", 0)].map(|(topic, partition)| (topic.into(), partition, b"abc".to_vec()));
+        assert_eq!(seen, expected);
+        // Behind the topics stands what is not read.
+        for bytes in 0..body.len() - 6 {
+            assert_eq!(asked(&body[..bytes]), Err(Short), "{bytes}");
         }
     }
 
