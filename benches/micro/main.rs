@@ -7,12 +7,21 @@ mod index;
 mod journal;
 mod mailbox;
 mod memory_disk;
+mod metrics;
 mod request;
 
 use criterion::{criterion_group, criterion_main};
 use ringlog::base::record::BatchBuilder;
 
-criterion_group!(micro, batch::validation, request::produce_decode, journal::append, index::look_up, mailbox::hop);
+criterion_group!(
+    micro,
+    batch::validation,
+    request::produce_decode,
+    journal::append,
+    index::look_up,
+    mailbox::hop,
+    metrics::measuring
+);
 criterion_main!(micro);
 
 /// A batch as a producer sends it: `records` with values of `value_bytes` each, without keys.

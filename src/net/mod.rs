@@ -10,6 +10,6 @@ mod receiving;
 mod replying;
 mod report;
 pub mod server;
-mod spans;
+pub mod spans;
 pub mod start;
 mod upkeep;

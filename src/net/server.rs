@@ -156,7 +156,7 @@ impl Server {
             next_tick: Nanos(0),
             complaints: RateLimit::default(),
             counters: ConnectionCounters::default(),
-            spans: Spans::new(),
+            spans: Spans::default(),
             refusals: 0,
             describing: None,
         }

@@ -19,12 +19,14 @@ pub struct Spans {
     send: Histogram,
 }
 
-impl Spans {
-    pub fn new() -> Spans {
+impl Default for Spans {
+    fn default() -> Spans {
         let keys = ApiKey::ALL.iter().map(|api| *api as usize + 1).max().expect("there are some");
         Spans { apis: vec![None; keys], hot: 0, send: Histogram::default() }
     }
+}
 
+impl Spans {
     /// The core begins with a request of API `key`, of which it knows since `known`. `None` where it is not timed.
     pub fn begin(&mut self, key: i16, known: Nanos) -> Option<Nanos> {
         let measures = self.apis[ApiKey::from_key(key)? as usize].get_or_insert_default();
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn all_are_counted_and_of_the_hot_ones_every_eighth_is_timed() {
-        let mut spans = Spans::new();
+        let mut spans = Spans::default();
         for _ in 0..80 {
             for key in [0, 3] {
                 if let Some(began) = spans.begin(key, Nanos(0)) {

@@ -29,7 +29,7 @@ impl ThreadUse {
 }
 
 /// Follows one loop through its turns.
-pub(super) struct Meter {
+pub struct Meter {
     measures: TurnMeasures,
     began: Nanos,
     at_begin: ThreadUse,

@@ -9,7 +9,7 @@ pub mod executor;
 pub mod host;
 pub mod mailbox;
 pub mod memory;
-mod meter;
+pub mod meter;
 mod read_ahead;
 pub mod ring;
 pub mod signals;
