@@ -14,6 +14,8 @@ fn one_core_can_have_the_connections_and_the_other_the_partitions() {
                     core.0.partitions = false\n\
                     core.1.tail.memory.bytes = \"64MiB\"\n\
                     core.0.journal.bytes = \"320MiB\"\n\
+                    core.1.commit.window.us = 500\n\
+                    core.1.background.shares = 100\n\
                     core.1.busy.poll.us = 20\n"
         .to_owned();
     let mut broker = Broker::start(Options { settings, data_dirs: 2, ..Options::default() });

@@ -475,7 +475,7 @@ impl Turn for Starting {
                 let mut shard = shard.borrow_mut();
                 shard.resume(now);
                 shard.end_of_turn(now);
-                Next::Idle
+                shard.next_deadline().map_or(Next::Idle, Next::At)
             }
         }
     }
