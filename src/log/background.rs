@@ -7,7 +7,7 @@ use super::dir;
 use super::error::{Fatal, is_disk_full};
 use super::segment::SegmentFile;
 use super::segment::index::{ENTRY_BYTES, INDEX_HEADER_BYTES, Index};
-use super::segment::tail::CHUNK_BYTES_MIN;
+use super::segment::tail::{CHUNK_BYTES_MIN, ChunkSizes};
 use super::writer::{Chore, Errand, Evictable};
 use super::{LogIndex, partition::PartitionLog};
 use crate::base::ids::Offset;
@@ -461,7 +461,7 @@ impl<D: Disk> State<D> {
 
 /// Gives up what `next` names, if it is written; returns the memory it gave back.
 fn evict_from<D: Disk>(disk: &D, partition: &mut PartitionLog<D>, next: &Evictable) -> usize {
-    let mut chunk_bytes = partition.chunk_bytes;
+    let mut chunks = partition.chunks;
     let is_written = partition.is_written();
     let Some(segment) = partition.segment_mut(next.segment) else { return 0 };
     if matches!(segment.file, SegmentFile::Closed) && segment.sealed {
@@ -480,9 +480,9 @@ fn evict_from<D: Disk>(disk: &D, partition: &mut PartitionLog<D>, next: &Evictab
         let mut kept = Vec::with_capacity(CHUNK_BYTES_MIN);
         segment.tail.views(keep_from, segment.bytes, &mut |view| kept.extend_from_slice(&view));
         freed += segment.tail.clear();
-        chunk_bytes = CHUNK_BYTES_MIN;
-        freed -= segment.tail.append(disk, keep_from, &kept, &mut chunk_bytes);
+        chunks = ChunkSizes::default();
+        freed -= segment.tail.append(disk, keep_from, &kept, &mut chunks);
     }
-    partition.chunk_bytes = chunk_bytes;
+    partition.chunks = chunks;
     freed
 }

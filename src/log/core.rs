@@ -11,12 +11,14 @@ use super::journal::format::{BATCH_PREFIX_BYTES, Kind, RecordHeader};
 use super::journal::ring::Ring;
 use super::loading::IndexCache;
 use super::partition::{Mark, Mode, PartitionLog};
+use super::segment::tail::CHUNK_BYTES_MIN;
 use super::settings::LogSettings;
 use super::signal::Signal;
 use super::writer::Writer;
 use super::{Durable, LogIndex};
 use crate::base::batch::{BatchHeader, REWRITTEN_BYTES};
 use crate::base::ids::{Offset, PartitionId};
+use crate::base::limits::SEGMENT_PIECE_BYTES;
 use crate::base::measures::Measures;
 use crate::base::time::{Nanos, Now};
 use crate::ports::{Disk, DiskCompletion};
@@ -147,6 +149,8 @@ impl<D: Disk> State<D> {
         let rest = &batch[REWRITTEN_BYTES..];
         let record = record_header(Kind::Append, partition, partition.end_offset, batch.len());
         let written = commits.push(record, &prefix, [&head, rest]);
+        // Where many partitions share the memory, a large chunk for each would be more than there is.
+        partition.chunks.max = if writer.is_crammed() { CHUNK_BYTES_MIN } else { SEGMENT_PIECE_BYTES };
         let segments = partition.segments.len();
         writer.tail_bytes += partition.append(disk, (header, &head, rest), base_offset, leader_epoch, now.wall_ms);
         writer.dirty_bytes += batch.len() as u64;

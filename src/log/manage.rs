@@ -10,6 +10,7 @@ use super::journal::scan::ScannedJournal;
 use super::partition::{Mode, PartitionLog};
 use super::recovery::Recovered;
 use super::segment::load::load;
+use super::segment::tail::ChunkSizes;
 use super::segment::{Segment, SegmentFile};
 use super::settings::{LogSettings, PartitionSettings};
 use super::signal::Signal;
@@ -320,7 +321,7 @@ async fn open_active<D: Disk>(
 fn active_segment<D: Disk>(disk: &D, file: D::File, known: ActiveSegment, end_offset: Offset) -> Segment<D> {
     let mut segment = Segment::on_disk(known.base_offset, end_offset, known.bytes);
     let partial_at = known.bytes - known.bytes % DISK_BLOCK_BYTES as u64;
-    segment.tail.append(disk, partial_at, &known.partial, &mut DISK_BLOCK_BYTES.clone());
+    segment.tail.append(disk, partial_at, &known.partial, &mut ChunkSizes::default());
     segment.index_saved = known.index_saved;
     segment.index = Some(known.index);
     segment.max_timestamp = Some(known.max_timestamp);

@@ -1,7 +1,7 @@
 //! One partition's log as this core holds it: offsets, segments, leader epochs, and which journal files still owe it. Submits nothing itself.
 
 use super::journal::format::{Checkpoint, EpochStart};
-use super::segment::tail::CHUNK_BYTES_MIN;
+use super::segment::tail::ChunkSizes;
 use super::segment::{Segment, SegmentFile};
 use super::settings::PartitionSettings;
 use crate::base::batch::BatchHeader;
@@ -69,8 +69,7 @@ pub(crate) struct PartitionLog<D: Disk> {
     /// Last commit that has an entry of this partition, and which entry.
     pub commit_id: u64,
     pub commit_entry: u32,
-    /// Size of the next tail chunk.
-    pub chunk_bytes: usize,
+    pub chunks: ChunkSizes,
     /// Tasks that move the start, or delete segments before it.
     pub trimming: u32,
     /// In the writer's queue.
@@ -107,7 +106,7 @@ impl<D: Disk> PartitionLog<D> {
             checkpoint_due: false,
             commit_id: u64::MAX,
             commit_entry: 0,
-            chunk_bytes: CHUNK_BYTES_MIN,
+            chunks: ChunkSizes::default(),
             trimming: 0,
             queued: false,
             flush_to: None,
@@ -184,7 +183,7 @@ impl<D: Disk> PartitionLog<D> {
         }
         let active = self.segments.back_mut().expect("a partition has a segment");
         active.first_append_ms.get_or_insert(now_ms);
-        let taken = active.append(disk, self.id, batch, base_offset, &self.settings, &mut self.chunk_bytes);
+        let taken = active.append(disk, self.id, batch, base_offset, &self.settings, &mut self.chunks);
         self.end_offset = active.end_offset;
         if self.epochs.last().is_none_or(|last| leader_epoch > last.epoch) {
             self.epochs.push(EpochStart { epoch: leader_epoch, start_offset: base_offset });

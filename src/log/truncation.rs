@@ -10,6 +10,7 @@ use super::error::{Fatal, LogError, Refused};
 use super::journal::format::Kind;
 use super::partition::{Mark, Mode, PartitionLog, Place};
 use super::segment::format::FIRST_BATCH_AT;
+use super::segment::tail::ChunkSizes;
 use super::segment::{Segment, SegmentFile};
 use super::writer::release_synced;
 use super::{LogIndex, deletion};
@@ -233,7 +234,7 @@ fn cut_segment<D: Disk>(disk: &D, segment: &mut Segment<D>, mark: Mark, partial:
         None => segment.tail.views(from, end, &mut |view| kept.extend_from_slice(&view)),
     }
     segment.tail.clear();
-    segment.tail.append(disk, from, &kept, &mut kept.len().next_multiple_of(DISK_BLOCK_BYTES).max(DISK_BLOCK_BYTES));
+    segment.tail.append(disk, from, &kept, &mut ChunkSizes::for_bytes(kept.len()));
     segment.bytes = end;
     segment.end_offset = mark.offset;
     segment.written = written;

@@ -162,6 +162,11 @@ impl<D: Disk> Writer<D> {
         Err(if self.disk_full { Refused::DiskFull } else { Refused::Backlog })
     }
 
+    /// The tails hold more than they may, and eviction has not helped: what they hold is not written, or chunks that do not fill.
+    pub fn is_crammed(&self) -> bool {
+        self.tail_bytes > self.tail_bytes_max + self.tail_bytes_max / 8
+    }
+
     /// A segment goes away with what it has in memory.
     pub fn forget(&mut self, segment: &Segment<D>) {
         self.tail_bytes -= segment.tail.memory_bytes();
@@ -390,18 +395,19 @@ fn plan_piece<D: Disk>(
         bytes: (aligned_end.saturating_sub(position)) as usize,
         durable: false,
     };
-    if is_whole || (aligned_end > position && aligned_end - position >= COPY_BYTES_MAX) {
+    // A short chunk goes together with those behind it.
+    let is_short = aligned_end.saturating_sub(position) < COPY_BYTES_MAX;
+    if !is_short || (is_whole && limit == chunk_end) {
         return Some(base);
     }
-    if !forced {
-        return None;
-    }
-    // The last block is rewritten as it fills, so nothing may be on its way beside it.
-    if !segment.pieces.is_empty() {
-        return None;
-    }
     let end = limit.min(position + COPY_BYTES_MAX);
+    // Unless it must be, the last block is not written before it is full. It is rewritten as it fills, so nothing may be on its way beside it.
+    let is_partial = !end.is_multiple_of(DISK_BLOCK_BYTES as u64);
     let bytes = (end - position).next_multiple_of(DISK_BLOCK_BYTES as u64) as usize;
+    let is_beyond = segment.allocating.is_some_and(|allocating| position + bytes as u64 > allocating);
+    if is_beyond || (is_partial && (!forced || !segment.pieces.is_empty())) {
+        return None;
+    }
     let buffer = disk.buffer(bytes);
     segment.tail.views(position, end, &mut |view| buffer.append(&view));
     buffer.pad_to_block();

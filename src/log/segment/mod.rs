@@ -13,7 +13,7 @@ use crate::ports::Disk;
 use format::{FIRST_BATCH_AT, SegmentHeader};
 use index::{Entry, Index, NO_TIMESTAMP};
 use std::collections::VecDeque;
-use tail::Tail;
+use tail::{ChunkSizes, Tail};
 
 /// The file that a segment is written to.
 pub(crate) enum SegmentFile<F> {
@@ -161,14 +161,14 @@ impl<D: Disk> Segment<D> {
         batch: (&BatchHeader, &[u8], &[u8]),
         base_offset: Offset,
         settings: &PartitionSettings,
-        chunk_bytes: &mut usize,
+        sizes: &mut ChunkSizes,
     ) -> usize {
         assert!(!self.sealed, "a sealed segment grew");
         let (header, head, rest) = batch;
         let mut taken = 0;
         if self.bytes == 0 {
             let block = SegmentHeader::new(partition, self.base_offset).encode();
-            taken += self.tail.append(disk, 0, &block, chunk_bytes);
+            taken += self.tail.append(disk, 0, &block, sizes);
             self.bytes = FIRST_BATCH_AT;
         }
         let entry = Entry {
@@ -178,7 +178,7 @@ impl<D: Disk> Segment<D> {
         };
         self.index.as_mut().expect("the active segment's index is in memory").add(entry, settings.index_interval_bytes);
         for part in [head, rest] {
-            taken += self.tail.append(disk, self.bytes, part, chunk_bytes);
+            taken += self.tail.append(disk, self.bytes, part, sizes);
             self.bytes += part.len() as u64;
         }
         self.end_offset = base_offset + Offset::from(header.last_offset_delta) + 1;

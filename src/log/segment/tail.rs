@@ -10,6 +10,34 @@ use std::collections::VecDeque;
 pub const CHUNK_BYTES_MIN: usize = DISK_BLOCK_BYTES;
 const CHUNK_GROWTH: usize = 4;
 
+/// The sizes of a partition's chunks to come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunkSizes {
+    next: usize,
+    /// None is larger.
+    pub max: usize,
+}
+
+impl Default for ChunkSizes {
+    fn default() -> ChunkSizes {
+        ChunkSizes { next: CHUNK_BYTES_MIN, max: SEGMENT_PIECE_BYTES }
+    }
+}
+
+impl ChunkSizes {
+    /// One chunk for so many.
+    pub fn for_bytes(bytes: usize) -> ChunkSizes {
+        let bytes = bytes.next_multiple_of(DISK_BLOCK_BYTES).max(CHUNK_BYTES_MIN);
+        ChunkSizes { next: bytes, max: bytes.max(SEGMENT_PIECE_BYTES) }
+    }
+
+    fn take(&mut self) -> usize {
+        let bytes = self.next.min(self.max);
+        self.next = bytes * CHUNK_GROWTH;
+        bytes
+    }
+}
+
 /// Part of a segment file in memory. `start` is a multiple of a disk block.
 pub(crate) struct Chunk<B> {
     pub start: u64,
@@ -55,15 +83,14 @@ impl<B: Buffer> Tail<B> {
         disk: &D,
         mut end: u64,
         mut bytes: &[u8],
-        chunk_bytes: &mut usize,
+        sizes: &mut ChunkSizes,
     ) -> usize {
         let mut taken = 0;
         while !bytes.is_empty() {
             let room = self.chunks.back().map_or(0, |chunk| chunk.buffer.capacity() - chunk.buffer.len());
             if room == 0 {
                 assert!(end.is_multiple_of(DISK_BLOCK_BYTES as u64), "chunks are whole blocks");
-                let buffer = disk.buffer(*chunk_bytes);
-                *chunk_bytes = (*chunk_bytes * CHUNK_GROWTH).min(SEGMENT_PIECE_BYTES);
+                let buffer = disk.buffer(sizes.take());
                 taken += buffer.capacity();
                 self.chunks.push_back(Chunk { start: end, buffer });
                 continue;
