@@ -53,11 +53,10 @@ impl Kept {
             }
         };
         let base_offset = log.end_offset;
-        let head = base_offset.to_be_bytes();
-        let rest = &records[BASE_OFFSET_BYTES..];
-        let written = (&*log.file).write_vectored(&[IoSlice::new(&head), IoSlice::new(rest)])?;
-        if written < records.len() {
-            (&*log.file).write_all(&rest[written.saturating_sub(head.len())..])?;
+        if let Err(error) = write_batch(&log.file, base_offset, records) {
+            // Part of it may be there, and the next one is to follow the last whole one.
+            log.file.set_len(log.bytes)?;
+            return Err(error);
         }
         log.batches.push((base_offset, log.bytes));
         log.bytes += records.len() as u64;
@@ -80,6 +79,13 @@ impl Kept {
         let end = fitting.or_else(|| starts.clone().next())?;
         Some(Stretch { file: log.file.clone(), from, bytes: end - from })
     }
+}
+
+fn write_batch(mut file: &File, base_offset: i64, records: &[u8]) -> io::Result<()> {
+    let (head, rest) = (base_offset.to_be_bytes(), &records[BASE_OFFSET_BYTES..]);
+    let written = file.write_vectored(&[IoSlice::new(&head), IoSlice::new(rest)])?;
+    file.write_all(&head[written.min(head.len())..])?;
+    file.write_all(&rest[written.saturating_sub(head.len())..])
 }
 
 fn nameless(dir: &std::path::Path) -> io::Result<File> {

@@ -43,7 +43,7 @@ pub enum Reply<F> {
 impl<F> Reply<F> {
     /// Encodes a response that has no records.
     pub fn encode<'a, R: Response<'a>>(correlation_id: i32, version: i16, response: &R) -> Reply<F> {
-        Reply::with_records(correlation_id, version, response, vec![])
+        Reply::encode_into(Writer::new(), correlation_id, version, response)
     }
 
     /// Encodes a response that has no records, with the room that `writer` has.

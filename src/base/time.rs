@@ -14,7 +14,7 @@ impl Nanos {
 
     /// The later time `ms` milliseconds from here; stays at the largest value instead of wrapping.
     pub const fn plus_ms(self, ms: u64) -> Nanos {
-        Nanos(self.0.saturating_add(ms.saturating_mul(1_000_000)))
+        self.plus_ns(ms.saturating_mul(1_000_000))
     }
 
     /// The later time `ns` nanoseconds from here; stays at the largest value instead of wrapping.
