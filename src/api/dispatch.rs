@@ -128,9 +128,9 @@ impl<D: Disk> Api<D> {
         !self.finished.is_empty()
     }
 
-    /// Takes the requests that are done, into `out`.
-    pub fn take_finished(&mut self, out: &mut Vec<Finished<D::File>>) {
-        out.append(&mut self.finished);
+    /// Exchanges the list of requests that are done for an empty one.
+    pub fn take_finished(&mut self, empty: &mut Vec<Finished<D::File>>) {
+        std::mem::swap(empty, &mut self.finished);
     }
 
     /// Starts on a request frame (without its length).

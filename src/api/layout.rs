@@ -1,26 +1,27 @@
 //! The order of topics and partitions in a request, which its reply keeps, while cores answer in any order.
 
+use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// Results of a request's partitions, by their place in the request.
+/// Results of a request's partitions, by their place in the request. One topic with one partition takes no memory of its own.
 pub struct Layout<T> {
     /// Each topic with the place behind its last partition.
-    topics: Vec<(Arc<str>, usize)>,
+    topics: SmallVec<[(Arc<str>, usize); 1]>,
     /// Each partition's index and its result.
-    partitions: Vec<(i32, Option<T>)>,
+    partitions: SmallVec<[(i32, Option<T>); 1]>,
     missing: usize,
 }
 
 impl<T> Default for Layout<T> {
     fn default() -> Layout<T> {
-        Layout { topics: Vec::new(), partitions: Vec::new(), missing: 0 }
+        Layout { topics: SmallVec::new(), partitions: SmallVec::new(), missing: 0 }
     }
 }
 
 impl<T> Layout<T> {
     /// With room for so many topics and partitions.
     pub fn with_room(topics: usize, partitions: usize) -> Layout<T> {
-        Layout { topics: Vec::with_capacity(topics), partitions: Vec::with_capacity(partitions), missing: 0 }
+        Layout { topics: SmallVec::with_capacity(topics), partitions: SmallVec::with_capacity(partitions), missing: 0 }
     }
 
     /// Opens a topic; the partitions pushed next are its own.

@@ -14,6 +14,7 @@ use crate::protocol::messages::produce::{
 use crate::protocol::writer::Writer;
 use crate::shard::Shard;
 use crate::shard::commands::{Answer, Command, Origin, ProducePart, Produced};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// Room for a response of one topic, and for each of its partitions: enough but for the longest names and errors with a message.
@@ -38,7 +39,7 @@ pub fn start<D: Disk>(cx: &mut Context<'_, D>, origin: Origin, request: ProduceR
     }
     let parts = request.topic_data.iter().map(|topic| topic.partition_data.len()).sum();
     let mut layout = Layout::with_room(request.topic_data.len(), parts);
-    let mut own: Vec<ProducePart<&[u8]>> = Vec::with_capacity(parts);
+    let mut own: SmallVec<[ProducePart<&[u8]>; 1]> = SmallVec::with_capacity(parts);
     let mut others: ByCore<ProducePart<bytes::Bytes>> = ByCore::default();
     for topic in &request.topic_data {
         let found = cx.topic(topic.name);

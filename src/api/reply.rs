@@ -6,6 +6,7 @@ use crate::protocol::Response;
 use crate::protocol::frame::write_response;
 use crate::protocol::writer::Writer;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// Names a request to the connection it came by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -27,10 +28,13 @@ pub struct Finished<F> {
     pub reply: Reply<F>,
 }
 
+/// A reply's bytes. One without records is one piece.
+pub type Pieces<F> = SmallVec<[Piece<F>; 1]>;
+
 /// What the client gets.
 pub enum Reply<F> {
     Frame {
-        pieces: Vec<Piece<F>>,
+        pieces: Pieces<F>,
         /// The error codes in it.
         errors: Vec<i16>,
     },
@@ -77,11 +81,14 @@ impl<F> Reply<F> {
     }
 }
 
-fn splice<F>(writer: Writer, records: Vec<Vec<Piece<F>>>) -> Vec<Piece<F>> {
+fn splice<F>(writer: Writer, records: Vec<Vec<Piece<F>>>) -> Pieces<F> {
     let (bytes, holes) = writer.into_parts();
     let bytes = Bytes::from(bytes);
     assert_eq!(holes.len(), records.len(), "each hole has its records");
-    let mut pieces = Vec::with_capacity(2 * holes.len() + 1);
+    if holes.is_empty() {
+        return Pieces::from_buf([Piece::Memory(bytes)]);
+    }
+    let mut pieces = Pieces::with_capacity(2 * holes.len() + 1);
     let mut from = 0;
     for (hole, records) in holes.iter().zip(records) {
         pieces.push(Piece::Memory(bytes.slice(from..hole.at)));

@@ -5,8 +5,8 @@
 use super::hoarding::{Holder, Pace};
 use super::inbound::{FIRST_BYTES, Inbound};
 use super::outbound::Outbound;
+use crate::api::reply::Pieces;
 use crate::base::time::Nanos;
-use crate::ports::Piece;
 use crate::runtime::disk::File;
 use crate::runtime::socket::Socket;
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ pub enum Overlap {
 /// A request that is being worked on, or whose reply waits for its turn.
 enum InFlight {
     Working,
-    Ready(Vec<Piece<File>>),
+    Ready(Pieces<File>),
 }
 
 pub struct Connection {
@@ -58,6 +58,10 @@ pub struct Connection {
     pub lent: usize,
     /// The socket has more to read than was taken.
     pub readable: bool,
+    /// Its last read was small.
+    pub reads_little: bool,
+    /// It is in the core's list of connections to read together.
+    pub gathered: bool,
     /// It is in the core's list of connections to go on with.
     pub listed: bool,
     /// It is in the core's list of connections that wait for request memory.
@@ -84,6 +88,8 @@ impl Connection {
             unsent_since: None,
             lent: 0,
             readable: false,
+            reads_little: false,
+            gathered: false,
             listed: false,
             starved: false,
             closing: false,
@@ -112,7 +118,7 @@ impl Connection {
     }
 
     /// A request is done; `reply` is empty where there is none. Replies whose turn has come move on to be sent.
-    pub fn finish(&mut self, sequence: u64, reply: Vec<Piece<File>>) {
+    pub fn finish(&mut self, sequence: u64, reply: Pieces<File>) {
         let place = usize::try_from(sequence - self.first).expect("bounded by IN_FLIGHT_MAX");
         self.in_flight[place] = InFlight::Ready(reply);
         self.working -= 1;

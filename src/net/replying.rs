@@ -5,7 +5,7 @@
 use super::connection::Connection;
 use super::outbound::Progress;
 use super::server::{Closing, Server};
-use crate::api::reply::Reply;
+use crate::api::reply::{Pieces, Reply};
 use crate::api::{Finished, Tag};
 use crate::base::time::Now;
 use crate::runtime::disk::File;
@@ -48,56 +48,62 @@ impl Server {
         }
     }
 
-    /// Handles answers and messages until nothing more comes of them. Returns the connections that got replies.
-    pub(super) fn settle(&mut self, now: Now) -> Vec<u64> {
-        let mut replied = Vec::new();
+    /// Handles answers and messages until nothing more comes of them. Adds the connections that got replies to `replied`.
+    pub(super) fn settle(&mut self, replied: &mut Vec<u64>, now: Now) {
         for _ in 0..ROUNDS_MAX {
             {
                 let mut shard = self.shard.borrow_mut();
                 shard.resume(now);
                 while !shard.outbox.answers.is_empty() {
-                    for (request, answer) in std::mem::take(&mut shard.outbox.answers) {
+                    std::mem::swap(&mut shard.outbox.answers, &mut self.answers);
+                    for (request, answer) in self.answers.drain(..) {
                         self.api.on_answer(request, answer, &mut shard, now);
                     }
                 }
             }
-            self.api.take_finished(&mut self.finished);
-            if self.finished.is_empty() {
+            if !self.api.has_finished() {
                 break;
             }
             // By round: a connection may go on several times in one turn, each time as far as it has replies.
-            let mut round = Vec::new();
-            for finished in std::mem::take(&mut self.finished) {
-                self.finish(finished, &mut round);
+            let round = replied.len();
+            let mut finished = std::mem::take(&mut self.finished);
+            self.api.take_finished(&mut finished);
+            for finished in finished.drain(..) {
+                if let Some(id) = self.finish(finished)
+                    && replied[round..].last() != Some(&id)
+                {
+                    replied.push(id);
+                }
             }
-            for &id in &round {
+            self.finished = finished;
+            for &id in &replied[round..] {
                 let goes_on = self.connections.find(id).is_some_and(|connection| connection.has_input());
                 if goes_on {
                     self.receive(id, now);
                 }
             }
-            replied.append(&mut round);
         }
-        replied
     }
 
-    fn finish(&mut self, finished: Finished<File>, replied: &mut Vec<u64>) {
+    /// Gives a request that is done to its connection; returns that, if it is still there.
+    fn finish(&mut self, finished: Finished<File>) -> Option<u64> {
         let Tag { connection: id, sequence, bytes, key, began } = finished.tag;
         let answered = began.map(|began| self.spans.answered(key, began));
         // It was held whether or not its connection is still there.
         self.budget.end_work(bytes);
-        let Some(connection) = self.connections.find(id) else { return };
+        let connection = self.connections.find(id)?;
         connection.unsent_since = connection.unsent_since.or(answered);
         match finished.reply {
             Reply::Frame { pieces, errors } => {
                 self.spans.failed(key, &errors);
                 connection.finish(sequence, pieces);
             }
-            Reply::Nothing => connection.finish(sequence, vec![]),
-            Reply::Close(_) => return self.close(id, Closing::Unanswerable),
+            Reply::Nothing => connection.finish(sequence, Pieces::new()),
+            Reply::Close(_) => {
+                self.close(id, Closing::Unanswerable);
+                return None;
+            }
         }
-        if replied.last() != Some(&id) {
-            replied.push(id);
-        }
+        Some(id)
     }
 }

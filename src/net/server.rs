@@ -19,7 +19,7 @@ use crate::runtime::ring::{Completion, Ring};
 use crate::runtime::socket::Socket;
 use crate::runtime::turn::{Next, Turn};
 use crate::shard::Shard;
-use crate::shard::commands::Message;
+use crate::shard::commands::{Answer, Message, RequestId};
 use crate::shard::control::Asker;
 use crate::shard::facts::Slice;
 use crate::shard::slab::Slab;
@@ -111,10 +111,15 @@ pub struct Server {
     pub(super) budget: Budget,
     /// Connections that have more to read or to send.
     listed: Vec<u64>,
+    /// Connections with little to read, to be read together.
+    pub(super) gathered: Vec<u64>,
     /// Connections that wait for request memory, each once.
     pub(super) starved: Vec<u64>,
     inbox: Vec<Message<File>>,
+    /// Of no meaning between calls, like the two that follow; they keep their memory.
+    pub(super) answers: Vec<(RequestId, Answer<File>)>,
     pub(super) finished: Vec<Finished<File>>,
+    replied: Vec<u64>,
     pub(super) phase: Phase,
     closed: Rc<std::cell::Cell<bool>>,
     pub(super) next_tick: Nanos,
@@ -148,9 +153,12 @@ impl Server {
             budget: Budget::new(settings.request_memory_bytes),
             settings,
             listed: Vec::new(),
+            gathered: Vec::new(),
             starved: Vec::new(),
             inbox: Vec::new(),
+            answers: Vec::new(),
             finished: Vec::new(),
+            replied: Vec::new(),
             phase: Phase::Serving,
             closed: Rc::default(),
             next_tick: Nanos(0),
@@ -436,7 +444,7 @@ impl Turn for Server {
                     self.pump(id, now);
                 }
                 if readable {
-                    self.receive(id, now);
+                    self.receive_soon(id, now);
                 }
             }
             Completion::Spliced { connection: id, pipe, result } => {
@@ -466,15 +474,18 @@ impl Turn for Server {
     }
 
     fn end_of_turn(&mut self, now: Now, so_far: &TurnMeasures) -> Next {
+        self.receive_gathered(now);
         self.take_messages(now);
         self.sender.next_part();
         self.go_on(now);
-        let replied = self.settle(now);
+        let mut replied = std::mem::take(&mut self.replied);
+        self.settle(&mut replied, now);
         self.shard.borrow_mut().end_of_turn(now);
         self.sender.next_part();
-        for id in replied {
+        for id in replied.drain(..) {
             self.pump(id, now);
         }
+        self.replied = replied;
         // For the completions of the next turn.
         self.sender.next_part();
         self.tick(now);

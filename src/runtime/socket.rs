@@ -128,17 +128,21 @@ impl Socket {
     /// # Errors
     /// `WouldBlock` where nothing is there.
     pub fn receive(&self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
-        let mut pieces = [
-            libc::iovec { iov_base: first.as_mut_ptr().cast(), iov_len: first.len() },
-            libc::iovec { iov_base: second.as_mut_ptr().cast(), iov_len: second.len() },
-        ];
-        let from = usize::from(first.is_empty());
-        // SAFETY: an all-zero msghdr is valid: no name, no control data.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = pieces[from..].as_mut_ptr();
-        message.msg_iovlen = 2 - from;
-        // SAFETY: the pieces point to two slices that are borrowed mutably through the call.
-        let read = unsafe { libc::recvmsg(self.descriptor(), &mut message, libc::MSG_DONTWAIT) };
+        let read = if first.is_empty() {
+            // SAFETY: the slice is borrowed mutably through the call.
+            unsafe { libc::recv(self.descriptor(), second.as_mut_ptr().cast(), second.len(), libc::MSG_DONTWAIT) }
+        } else {
+            let mut pieces = [
+                libc::iovec { iov_base: first.as_mut_ptr().cast(), iov_len: first.len() },
+                libc::iovec { iov_base: second.as_mut_ptr().cast(), iov_len: second.len() },
+            ];
+            // SAFETY: an all-zero msghdr is valid: no name, no control data.
+            let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+            message.msg_iov = pieces.as_mut_ptr();
+            message.msg_iovlen = pieces.len();
+            // SAFETY: the pieces point to two slices that are borrowed mutably through the call.
+            unsafe { libc::recvmsg(self.descriptor(), &mut message, libc::MSG_DONTWAIT) }
+        };
         if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
     }
 

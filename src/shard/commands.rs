@@ -10,6 +10,7 @@ use crate::cluster::balance::CoreLoad;
 use crate::group;
 use crate::ports::Piece;
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ pub enum Command {
 
 /// What the work came to.
 pub enum Answer<F> {
-    Produce(Vec<Produced>),
+    Produce(ProduceResults),
     Fetch {
         core: CoreIndex,
         parts: Vec<Fetched<F>>,
@@ -108,6 +109,9 @@ pub struct ProducePart<R> {
     /// As received: one batch, not yet checked.
     pub records: R,
 }
+
+/// What became of the parts of a Produce. Mostly there is one.
+pub type ProduceResults = SmallVec<[Produced; 1]>;
 
 /// The end of one partition's part of a Produce.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::balance::OPERATION_BYTES;
-use super::commands::{Answer, Origin, ProducePart, Produced};
+use super::commands::{Answer, Origin, ProducePart, ProduceResults, Produced};
 use crate::base::batch::{self, BatchHeader};
 use crate::base::error::ErrorCode;
 use crate::base::ids::Offset;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 /// A Produce of which some partitions are not durable yet.
 pub(super) struct WaitingProduce {
     origin: Origin,
-    results: Vec<Produced>,
+    results: ProduceResults,
     missing: u32,
 }
 
@@ -51,12 +51,14 @@ impl<D: Disk> Shard<D> {
     pub fn produce<R: AsRef<[u8]>>(
         &mut self,
         origin: Origin,
-        parts: Vec<ProducePart<R>>,
+        parts: impl IntoIterator<Item = ProducePart<R>, IntoIter: ExactSizeIterator>,
         share: impl Fn(R) -> Bytes,
         now: Now,
     ) {
-        let mut results = Vec::with_capacity(parts.len());
-        let waiting = self.waiting_produces.insert(WaitingProduce { origin, results: Vec::new(), missing: 0 });
+        let parts = parts.into_iter();
+        let mut results = ProduceResults::with_capacity(parts.len());
+        let waiting =
+            self.waiting_produces.insert(WaitingProduce { origin, results: ProduceResults::new(), missing: 0 });
         let mut missing = 0;
         for part in parts {
             let place = results.len() as u32;
