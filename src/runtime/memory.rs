@@ -2,6 +2,7 @@
 //!
 //! It does no I/O and knows no file. Recycling matters: fresh pages fault one by one, in a VM twice, and a core turns over gigabytes a second here.
 
+use super::copy::copy;
 use crate::base::limits::DISK_BLOCK_BYTES;
 use crate::ports::Buffer;
 use bytes::Bytes;
@@ -179,7 +180,7 @@ impl Buffer for RecordBuffer {
         assert!(bytes.len() <= self.capacity() - filled, "the caller looks at capacity first");
         // SAFETY: the target is inside the block and beyond `filled`, where nobody reads; `bytes` cannot overlap it, since views
         // end at `filled`. Handles are not Send, so no other thread fills.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address(filled), bytes.len()) }
+        unsafe { copy(bytes, self.address(filled)) }
         self.shared.filled.store(filled + bytes.len(), Ordering::Release);
     }
 

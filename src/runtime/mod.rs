@@ -2,6 +2,7 @@
 
 pub mod blocking;
 pub mod clock;
+mod copy;
 pub mod disk;
 pub mod doorbell;
 pub mod entropy;
