@@ -13,6 +13,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -73,6 +74,7 @@ fn crash_rounds(clients: Clients) {
     for _ in 0..rounds {
         let mover = (clients == Clients::BesideMoves).then(|| Mover::start(&broker, &scene.topic, random));
         scene.await_acked(ACKED_PER_ROUND_MIN);
+        mover.iter().for_each(Mover::await_move);
         // Not to wait for anything: the moment of the crash is the point of the test.
         std::thread::sleep(Duration::from_millis(split_mix(&mut random) % 1500));
         if clients == Clients::NewEachRound {
@@ -96,27 +98,36 @@ fn crash_rounds(clients: Clients) {
 }
 
 /// Moves partitions of a topic to random cores, one after the other, until its broker is killed.
-struct Mover(JoinHandle<u64>);
+struct Mover {
+    moved: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
 
 impl Mover {
     fn start(broker: &Broker, topic: &str, mut random: u64) -> Mover {
         let (admin, topic) = (broker.admin().expect("it is on by default").to_owned(), topic.to_owned());
-        Mover(std::thread::spawn(move || {
-            for moved in 0.. {
+        let moved = Arc::new(AtomicU64::new(0));
+        let counter = moved.clone();
+        let thread = std::thread::spawn(move || {
+            loop {
                 let partition = (split_mix(&mut random) % PARTITIONS as u64) as i32;
                 let core = (split_mix(&mut random) % u64::from(CORES)) as u16;
-                match move_partition(&admin, &topic, partition, core) {
-                    Some((status, text)) => assert_eq!(status, 200, "{text}"),
-                    None => return moved,
-                }
+                let Some((status, text)) = move_partition(&admin, &topic, partition, core) else { return };
+                assert_eq!(status, 200, "{text}");
+                counter.fetch_add(1, Ordering::Relaxed);
             }
-            unreachable!("the broker is killed first")
-        }))
+        });
+        Mover { moved, thread }
+    }
+
+    /// A crash before the first move would show nothing: on a disk that stalls, one can take longer than all else in a round.
+    fn await_move(&self) {
+        until("a partition moves", || (self.moved.load(Ordering::Relaxed) > 0).then_some(()));
     }
 
     /// The broker is dead.
     fn end(self) {
-        assert!(self.0.join().expect("no move is refused") > 0, "partitions moved before the crash");
+        self.thread.join().expect("no move is refused");
     }
 }
 
