@@ -181,6 +181,9 @@ impl Server {
 
     /// Reads all connections that were gathered before the first of their requests is worked on.
     pub(super) fn receive_gathered(&mut self, now: Now) {
+        if self.gathered.is_empty() {
+            return;
+        }
         let mut gathered = std::mem::take(&mut self.gathered);
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut results = [const { None }; GATHERED_MAX];

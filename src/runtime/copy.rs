@@ -1,11 +1,11 @@
 //! Copies of large batches.
 //!
-//! `memcpy` of large blocks is `rep movsb` where the processor announces it to be fast. AMD's (Zen 3 and 4) takes four times as long for
-//! some alignments of source and target, which glibc knows from 2.40 on. And any ordinary store reads the line it
+//! `memcpy` of large blocks is `rep movsb` where the processor announces it to be fast (glibc 2.36). On the AMD EPYC where this was measured
+//! it takes four times as long for some alignments of source and target (docs/performance.md). And any ordinary store reads the line it
 //! writes to first: what goes to memory that is far larger than the cache, as tails are, is read once for nothing.
 
 /// What is smaller is copied the ordinary way and stays in the cache.
-pub(super) const STREAM_BYTES_MIN: usize = 8 << 10;
+const STREAM_BYTES_MIN: usize = 8 << 10;
 
 /// Copies `bytes` to `target`; where they are many, past the cache.
 ///
