@@ -7,11 +7,16 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use ringlog::protocol::messages::produce::ProduceResponse;
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::clients::{STEP, config, create_topic, produce_values, read, unique, until};
 use support::http::{cores, get, move_partition};
+use support::raw::{batch, produce};
+use support::wire::Wire;
 use support::{Broker, Options};
 
 const PARTITIONS: i32 = 4;
@@ -103,6 +108,93 @@ fn clients_follow_partitions_to_other_core_listeners() {
     move_beside_clients("core.listeners.port = 0\n");
 }
 
+/// Produces to all partitions in turn, several requests ahead of the replies; returns how many were appended, each behind the one before it.
+fn produce_without_retry(address: &str, topic: &str, stop: &AtomicBool) -> u64 {
+    const VERSION: i16 = 11;
+    const AHEAD: u64 = 8;
+    let mut wire = Wire::connect(address, "no-retry");
+    let records = batch(b"value");
+    let (mut sent, mut answered, mut last) = (0, 0, [-1; PARTITIONS as usize]);
+    while answered < sent || !stop.load(Ordering::Relaxed) {
+        if sent < answered + AHEAD && !stop.load(Ordering::Relaxed) {
+            wire.send(VERSION, &produce(topic, -1, &[((sent % PARTITIONS as u64) as i32, &records)]));
+            sent += 1;
+            continue;
+        }
+        let response: ProduceResponse<'_> = wire.receive(VERSION);
+        let part = &response.responses[0].partition_responses[0];
+        assert_eq!(part.error_code, 0, "request {answered}, partition {}", part.index);
+        let last = &mut last[part.index as usize];
+        assert!(part.base_offset > *last, "partition {}: {} after {last}", part.index, part.base_offset);
+        *last = part.base_offset;
+        answered += 1;
+    }
+    answered
+}
+
+/// A client that asks again has its next batch sent before (librdkafka even with one request in flight): so no batch is refused because its
+/// partition moves. Where there are CPUs for it, batches go between three cores, and none overtakes another.
+#[test]
+fn nothing_produced_is_refused_or_overtaken_while_partitions_move() {
+    let core_count = std::thread::available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, 4)) as u16;
+    let broker = Broker::start(Options { cores: usize::from(core_count), ..Options::default() });
+    let (admin, address) = (broker.admin().expect("it is on by default"), broker.address());
+    let topic = unique("moves");
+    create_topic(address, &topic, PARTITIONS, &[]);
+    let stop = AtomicBool::new(false);
+    let appended: u64 = std::thread::scope(|scope| {
+        let producers = [(); 4].map(|()| scope.spawn(|| produce_without_retry(address, &topic, &stop)));
+        for round in 0..MOVES {
+            for partition in 0..PARTITIONS {
+                moved(admin, &topic, partition, (round + partition as u16) % core_count);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        producers.map(|producer| producer.join().expect("no producer panics")).into_iter().sum()
+    });
+    let found: usize = (0..PARTITIONS).map(|partition| read(address, &topic, partition, Offset::Beginning).len()).sum();
+    assert!(appended > 0);
+    assert_eq!(found as u64, appended);
+}
+
+/// Neither kept for ever nor dropped without a word.
+#[test]
+fn what_was_held_for_a_move_that_fails_is_refused_and_the_partition_goes_on() {
+    let broker = Broker::start(Options::default());
+    let admin = broker.admin().expect("it is on by default");
+    let topic = unique("moves");
+    create_topic(broker.address(), &topic, 1, &[("segment.bytes", "1048576")]);
+    let values: Vec<String> = (0..60).map(|number| format!("{number:0>60000}")).collect();
+    produce_values(broker.address(), &topic, 0, &values);
+    // Its core has the files open; the other one does not.
+    for file in segment_files(&broker, &topic) {
+        std::fs::remove_file(file).expect("removed");
+    }
+    let stop = AtomicBool::new(false);
+    let address = broker.address();
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(|| {
+            let mut wire = Wire::connect(address, "held");
+            let (records, mut codes) = (batch(b"value"), HashSet::new());
+            while !stop.load(Ordering::Relaxed) {
+                let response: ProduceResponse<'_> = wire.ask(11, &produce(&topic, -1, &[(0, &records)]));
+                codes.insert(response.responses[0].partition_responses[0].error_code);
+            }
+            codes
+        });
+        for _ in 0..20 {
+            let (status, why) = move_partition(admin, &topic, 0, 1).expect("the broker runs");
+            assert_eq!(status, 503, "{why}");
+            assert!(why.contains("The partition stays where it was"), "{why}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        let codes = producer.join().expect("the producer is answered");
+        assert_eq!(codes, HashSet::from([0, 6]), "appended where it is, refused where it was to go");
+    });
+    assert_eq!(cores(admin, &topic), [0]);
+    produce_values(address, &topic, 0, &["value".to_owned()]);
+}
+
 #[test]
 fn a_busy_core_gives_partitions_to_an_idle_one_where_that_is_asked_for() {
     let settings = "core.balance.interval.ms = 1000".to_owned();
@@ -156,6 +248,18 @@ fn a_move_outlives_the_process_however_it_ends() {
     }
 }
 
+/// All files of partition 0 of a topic.
+fn segment_files(broker: &Broker, topic: &str) -> Vec<PathBuf> {
+    let partitions = std::fs::read_dir(broker.data_dir().join("partitions")).expect("a directory");
+    let name = format!("{topic}-0-");
+    let dir = partitions
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&name)));
+    let files = std::fs::read_dir(dir.expect("it has segments")).expect("a directory");
+    files.flatten().map(|file| file.path()).collect()
+}
+
 #[test]
 fn a_partition_that_is_not_served_stays_where_it_is() {
     let mut broker = Broker::start(Options::default());
@@ -171,14 +275,8 @@ fn a_partition_that_is_not_served_stays_where_it_is() {
     }
     produce_values(broker.address(), &topic, 0, &["value".to_owned()]);
     broker.kill9();
-    let partitions = std::fs::read_dir(broker.data_dir().join("partitions")).expect("a directory");
-    let name = format!("{topic}-0-");
-    let dir = partitions
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&name)));
-    for file in std::fs::read_dir(dir.expect("it has segments")).expect("a directory").flatten() {
-        std::fs::remove_file(file.path()).expect("removed");
+    for file in segment_files(&broker, &topic) {
+        std::fs::remove_file(file).expect("removed");
     }
     broker.restart();
     let admin = broker.admin().expect("on");

@@ -22,8 +22,7 @@ impl<D: Disk> Shard<D> {
     pub(super) fn apply(&mut self, commands: Arc<Vec<Command>>, now: Now) {
         let (mut added, mut leaving, mut failed) = (Vec::new(), Vec::new(), None);
         for command in commands.iter() {
-            self.before(command, now);
-            failed = failed.or_else(|| self.cannot_leave(command));
+            self.before(command, &mut leaving, now);
             if let Err(contradiction) = self.image.apply(command) {
                 tracing::error!(
                     ?contradiction,
@@ -32,7 +31,7 @@ impl<D: Disk> Shard<D> {
                 );
                 std::process::exit(i32::from(Exit::Recovery.code()));
             }
-            self.after(command, &mut added, &mut leaving, now);
+            self.after(command, &mut added, now);
         }
         self.count_group_partitions();
         if added.is_empty() && leaving.is_empty() {
@@ -74,21 +73,28 @@ impl<D: Disk> Shard<D> {
     }
 
     /// What must happen while the image still shows the old state.
-    fn before(&mut self, command: &Command, now: Now) {
-        if let Command::DeleteTopic { id } = command {
-            let Some(topic) = self.image.topic(*id) else { return };
-            let (name, partitions) = (topic.name.to_string(), topic.partitions.len());
-            for index in 0..partitions as i32 {
-                self.drop_partition(PartitionId { topic: *id, index });
+    fn before(&mut self, command: &Command, leaving: &mut Vec<PartitionId>, now: Now) {
+        match command {
+            Command::DeleteTopic { id } => {
+                let Some(topic) = self.image.topic(*id) else { return };
+                let (name, partitions) = (topic.name.to_string(), topic.partitions.len());
+                for index in 0..partitions as i32 {
+                    self.drop_partition(PartitionId { topic: *id, index });
+                }
+                if name == CONSUMER_OFFSETS {
+                    self.unload_groups(partitions as i32, now);
+                }
+                self.group_step(Input::TopicDeleted(name), now);
             }
-            if name == CONSUMER_OFFSETS {
-                self.unload_groups(partitions as i32, now);
+            Command::MovePartition { id, partition, core } => {
+                let id = PartitionId { topic: *id, index: *partition };
+                leaving.extend(self.on_move(id, *core).then_some(id));
             }
-            self.group_step(Input::TopicDeleted(name), now);
+            _ => {}
         }
     }
 
-    fn after(&mut self, command: &Command, added: &mut Vec<PartitionId>, leaving: &mut Vec<PartitionId>, now: Now) {
+    fn after(&mut self, command: &Command, added: &mut Vec<PartitionId>, now: Now) {
         match command {
             Command::CreateTopic { id, .. } => self.own_partitions(*id, 0, added),
             Command::AddPartitions { id, first, .. } => self.own_partitions(*id, *first, added),
@@ -97,13 +103,10 @@ impl<D: Disk> Shard<D> {
                 let topics: Vec<TopicId> = self.image.topics().map(|topic| topic.id).collect();
                 topics.into_iter().for_each(|id| self.reconfigure(id, now));
             }
-            Command::MovePartition { id, partition, .. } => {
-                let id = PartitionId { topic: *id, index: *partition };
-                leaving.extend(self.is_to_leave(id).then_some(id));
-            }
             Command::InitCluster { .. }
             | Command::RegisterBroker { .. }
             | Command::DeleteTopic { .. }
+            | Command::MovePartition { .. }
             | Command::AllocateProducerIds { .. } => {}
         }
     }

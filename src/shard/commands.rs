@@ -43,6 +43,8 @@ pub enum Message<F> {
     },
     /// To the controller's core: what the partitions of a core were used for.
     Load(CoreLoad),
+    /// To the core that gives a partition away: the sender has applied the move, and sends nothing more for it.
+    Redirected(PartitionId),
     /// To the core that owns the partition from now on: `from` has released it.
     Move {
         from: CoreIndex,

@@ -42,10 +42,10 @@ use commands::{Answer, Command, Message, Origin, RequestId};
 use control::{Asker, Controlled, Controlling};
 use fetch::WaitingFetch;
 use groups::Coordinating;
-use moves::Leaving;
+use moves::Moves;
 use own::OwnAppends;
 use partition::Partition;
-use produce::{BackloggedPart, ProduceKey, WaitingProduce};
+use produce::{DelayedPart, ProduceKey, WaitingProduce};
 use producer_ids::HandingOut;
 use slab::Slab;
 use snapshots::Snapshots;
@@ -143,7 +143,7 @@ pub struct Shard<D: Disk> {
     waiting_produces: Slab<WaitingProduce>,
     /// Of no meaning between calls; keeps its memory.
     woken_produces: Vec<ProduceKey>,
-    backlog: VecDeque<BackloggedPart>,
+    backlog: VecDeque<DelayedPart>,
     waiting_fetches: Slab<WaitingFetch>,
     fetch_counters: FetchCounters,
     fetch_origins: HashMap<Origin, u64>,
@@ -157,8 +157,7 @@ pub struct Shard<D: Disk> {
     /// See `by_time::Search`.
     unpacking: Rc<Cell<bool>>,
     snapshots: Snapshots,
-    /// Partitions that this core has given to others, which do not have them yet.
-    leaving: HashMap<PartitionId, Leaving>,
+    moves: Moves,
     balancing: Balancing,
     /// The other cores do not run yet: commands are applied here alone.
     starting: bool,
@@ -254,6 +253,7 @@ impl<D: Disk> Shard<D> {
             Message::Command { origin, command } => self.execute(origin, command, now),
             Message::Apply(commands) => self.apply(commands, now),
             Message::Applied { failed } => self.on_applied(failed, now),
+            Message::Redirected(id) => self.redirected(id),
             Message::Move { from, id, found } => self.receive_partition(from, id, *found),
             Message::Load(load) => self.on_load(load, now),
             Message::Moved { id, outcome } => self.partition_moved(id, outcome),

@@ -5,7 +5,7 @@ use super::balance::OPERATION_BYTES;
 use super::commands::{Answer, Origin, ProducePart, ProduceResults, Produced};
 use crate::base::batch::{self, BatchHeader};
 use crate::base::error::ErrorCode;
-use crate::base::ids::Offset;
+use crate::base::ids::{Offset, PartitionId};
 use crate::base::time::Now;
 use crate::log::Refused;
 use crate::partition::append::Decision;
@@ -20,10 +20,10 @@ pub(super) struct WaitingProduce {
     missing: u32,
 }
 
-/// A part that waits because the disk is behind. Its turn comes in the order of arrival.
-pub(super) struct BackloggedPart {
+/// A part that waits because the disk is behind, or for its partition to come here. Its turn comes in the order of arrival.
+pub(super) struct DelayedPart {
     waiting: u64,
-    part: ProducePart<Bytes>,
+    pub part: ProducePart<Bytes>,
 }
 
 /// Names one partition's part of a waiting Produce.
@@ -43,11 +43,14 @@ enum Outcome {
         slot: u32,
         then: Produced,
     },
+    /// The disk is behind.
     Backlog,
+    /// The partition is on its way to this core.
+    Awaited,
 }
 
 impl<D: Disk> Shard<D> {
-    /// Appends the batches of `parts`. `share` makes a part's bytes outlive this call; it is asked only where the disk is behind.
+    /// Appends the batches of `parts`. `share` makes a part's bytes outlive this call; it is asked only where a part is delayed.
     pub fn produce<R: AsRef<[u8]>>(
         &mut self,
         origin: Origin,
@@ -75,11 +78,15 @@ impl<D: Disk> Shard<D> {
                     self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting, place });
                     missing += 1;
                 }
-                Outcome::Backlog => {
+                Outcome::Backlog | Outcome::Awaited => {
                     results.push(Produced::refused(part.index, ErrorCode::RequestTimedOut, None));
                     let ProducePart { index, partition, records } = part;
-                    let part = ProducePart { index, partition, records: share(records) };
-                    self.backlog.push_back(BackloggedPart { waiting, part });
+                    let delayed =
+                        DelayedPart { waiting, part: ProducePart { index, partition, records: share(records) } };
+                    match outcome {
+                        Outcome::Awaited => self.hold(delayed),
+                        _ => self.backlog.push_back(delayed),
+                    }
                     missing += 1;
                 }
             }
@@ -92,9 +99,11 @@ impl<D: Disk> Shard<D> {
         (place.results, place.missing) = (results, missing);
     }
 
-    fn produce_part(&mut self, index: u32, id: crate::base::ids::PartitionId, records: &[u8], now: Now) -> Outcome {
+    fn produce_part(&mut self, index: u32, id: PartitionId, records: &[u8], now: Now) -> Outcome {
         let refused = |code, message| Outcome::Done(Produced::refused(index, code, message));
-        let Some(slot) = self.slot(id) else { return refused(ErrorCode::NotLeaderOrFollower, None) };
+        let Some(slot) = self.slot(id) else {
+            return if self.is_awaited(id) { Outcome::Awaited } else { refused(ErrorCode::NotLeaderOrFollower, None) };
+        };
         let header = match batch::check_produced(records) {
             Ok(header) => header,
             Err(error) => return refused(error.code(), Some(error.message())),
@@ -187,26 +196,60 @@ impl<D: Disk> Shard<D> {
 
     /// The disk has caught up: takes what waited, oldest first.
     pub(super) fn resume_backlog(&mut self, now: Now) {
-        while let Some(BackloggedPart { waiting, part }) = self.backlog.pop_front() {
-            match self.produce_part(part.index, part.partition, &part.records, now) {
-                Outcome::Backlog => {
-                    self.backlog.push_front(BackloggedPart { waiting, part });
-                    return;
+        let before = self.backlog.len();
+        while let Some(delayed) = self.backlog.pop_front() {
+            if let Err(delayed) = self.take_delayed(delayed, now) {
+                self.backlog.push_front(delayed);
+                break;
+            }
+        }
+        if self.backlog.len() < before {
+            // A partition that is to leave waits for its part of it.
+            self.log.notify();
+        }
+    }
+
+    /// The partition that `held` waited for is here: they come before what has come since.
+    pub(super) fn resume_held(&mut self, held: Vec<DelayedPart>, now: Now) {
+        let mut held = held.into_iter();
+        while let Some(delayed) = held.next() {
+            if let Err(delayed) = self.take_delayed(delayed, now) {
+                for delayed in std::iter::once(delayed).chain(held).rev() {
+                    self.backlog.push_front(delayed);
                 }
-                Outcome::Done(produced) => {
-                    self.set_result(waiting, produced);
-                    self.part_done(waiting);
-                }
-                Outcome::WaitsFor { next_offset, slot, then } => {
-                    let place = self.set_result(waiting, then);
-                    self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting, place });
-                }
+                return;
             }
         }
     }
 
+    pub(super) fn has_backlog(&self, id: PartitionId) -> bool {
+        self.backlog.iter().any(|delayed| delayed.part.partition == id)
+    }
+
+    /// Takes up a part that was delayed; gives it back where the disk is behind.
+    fn take_delayed(&mut self, delayed: DelayedPart, now: Now) -> Result<(), DelayedPart> {
+        let ProducePart { index, partition, records } = &delayed.part;
+        match self.produce_part(*index, *partition, records, now) {
+            Outcome::Backlog => return Err(delayed),
+            Outcome::Awaited => self.hold(delayed),
+            Outcome::Done(produced) => self.delayed_done(&delayed, produced),
+            Outcome::WaitsFor { next_offset, slot, then } => {
+                let waiting = delayed.waiting;
+                let place = self.set_result(waiting, then);
+                self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting, place });
+            }
+        }
+        Ok(())
+    }
+
+    /// A part that was delayed has its result.
+    pub(super) fn delayed_done(&mut self, delayed: &DelayedPart, produced: Produced) {
+        self.set_result(delayed.waiting, produced);
+        self.part_done(delayed.waiting);
+    }
+
     fn set_result(&mut self, waiting: u64, produced: Produced) -> u32 {
-        let produce = self.waiting_produces.find(waiting).expect("a backlogged part keeps its produce waiting");
+        let produce = self.waiting_produces.find(waiting).expect("a delayed part keeps its produce waiting");
         let place = produce.results.iter().position(|result| result.index == produced.index).expect("one of its parts");
         produce.results[place] = produced;
         place as u32

@@ -9,6 +9,7 @@ use super::balance::Balancing;
 use super::control::{Asker, CONTROLLER_CORE, Controlled, Controlling};
 use super::groups::Coordinating;
 use super::leftovers::{PartitionDirs, list_partition_dirs, own_data_dirs};
+use super::moves::Moves;
 use super::open::RecoveredPartition;
 use super::own::OwnAppends;
 use super::producer_ids::HandingOut;
@@ -346,7 +347,7 @@ impl<D: Disk> Shard<D> {
             handing_out: HandingOut::default(),
             unpacking: Rc::default(),
             snapshots: Snapshots::default(),
-            leaving: HashMap::new(),
+            moves: Moves::default(),
             balancing: Balancing::default(),
             starting: true,
             next_tick: Nanos(0),
