@@ -195,14 +195,17 @@ impl Server {
         sum
     }
 
-    /// Brings the operator's wishes to the controller, and its answers back.
+    /// Brings the operator's wishes to the controller. Before the turn's commit, so that an idle core does not sleep over them.
     fn take_asks(&mut self, now: Now) {
-        let mut shard = self.shard.borrow_mut();
-        for (number, controlled) in shard.outbox.told.drain(..) {
-            self.reporter.tell(number, controlled);
-        }
         for (number, control) in self.reporter.take_asks() {
-            shard.control(Asker::Operator(number), control, now);
+            self.shard.borrow_mut().control(Asker::Operator(number), control, now);
+        }
+    }
+
+    /// Brings the controller's answers to the operator.
+    fn answer_asks(&mut self) {
+        for (number, controlled) in self.shard.borrow_mut().outbox.told.drain(..) {
+            self.reporter.tell(number, controlled);
         }
     }
 
@@ -476,6 +479,7 @@ impl Turn for Server {
     fn end_of_turn(&mut self, now: Now, so_far: &TurnMeasures) -> Next {
         self.receive_gathered(now);
         self.take_messages(now);
+        self.take_asks(now);
         self.sender.next_part();
         self.go_on(now);
         let mut replied = std::mem::take(&mut self.replied);
@@ -490,7 +494,7 @@ impl Turn for Server {
         self.sender.next_part();
         self.tick(now);
         self.advance_phase(now);
-        self.take_asks(now);
+        self.answer_asks();
         for (core, message) in self.shard.borrow_mut().outbox.messages.drain(..) {
             self.mailboxes.send(core, message);
         }

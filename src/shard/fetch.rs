@@ -4,7 +4,7 @@ use super::Shard;
 use super::balance::OPERATION_BYTES;
 use super::commands::{Answer, Fetch, FetchPart, Fetched, Origin};
 use crate::base::error::ErrorCode;
-use crate::base::ids::Offset;
+use crate::base::ids::{Offset, PartitionId};
 use crate::base::time::Now;
 use crate::log::{LogError, LogIndex, ReadError, Refused};
 use crate::partition::waiters::Ticket;
@@ -20,6 +20,8 @@ pub(super) struct WaitingFetch {
     hurried: bool,
     /// How often it had to wait for a segment to be opened.
     loads: usize,
+    /// It waits for one now.
+    loading: bool,
 }
 
 /// A segment whose index must be read before the offset can be.
@@ -40,7 +42,14 @@ enum Attempt<F> {
 impl<D: Disk> Shard<D> {
     /// Answers `fetch` at once if it can, else when enough has become visible or its deadline has come.
     pub fn fetch(&mut self, origin: Origin, fetch: Fetch, now: Now) {
-        let id = self.waiting_fetches.insert(WaitingFetch { origin, fetch, ticket: None, hurried: false, loads: 0 });
+        let id = self.waiting_fetches.insert(WaitingFetch {
+            origin,
+            fetch,
+            ticket: None,
+            hurried: false,
+            loads: 0,
+            loading: false,
+        });
         self.fetch_origins.insert(origin, id);
         self.try_fetch(id, now);
     }
@@ -61,11 +70,7 @@ impl<D: Disk> Shard<D> {
         let mut expired = Vec::new();
         self.fetch_waiters.expire(now.mono, &mut expired);
         for id in expired {
-            if let Some(waiting) = self.waiting_fetches.find(id) {
-                waiting.hurried = true;
-                waiting.ticket = None;
-                self.try_fetch(id, now);
-            }
+            self.hurry_fetch(id, now);
         }
         let mut ready = std::mem::take(&mut self.ready_fetches);
         for id in ready.drain(..) {
@@ -77,17 +82,39 @@ impl<D: Disk> Shard<D> {
         self.ready_fetches = ready;
     }
 
+    /// Answers a fetch, which is not in long poll any more, with what is there now.
+    pub(super) fn hurry_fetch(&mut self, id: u64, now: Now) {
+        let Some(waiting) = self.waiting_fetches.find(id) else { return };
+        waiting.hurried = true;
+        waiting.ticket = None;
+        self.try_fetch(id, now);
+    }
+
+    /// Has fetches looked at again that wait for their time to be up. Some may be answered already.
+    pub(super) fn wake_fetches(&mut self, ids: Vec<u64>) {
+        for id in ids {
+            let ticket = self.waiting_fetches.find(id).and_then(|waiting| waiting.ticket.take());
+            self.ready_fetches.extend(ticket.and_then(|ticket| self.fetch_waiters.cancel(ticket)));
+        }
+    }
+
     pub(super) fn try_fetch(&mut self, id: u64, now: Now) {
         let Some(waiting) = self.waiting_fetches.find(id) else { return };
         // Moved out for the look and back for the wait: the parts are many, and the shard is needed whole meanwhile.
         let fetch = std::mem::replace(&mut waiting.fetch, Fetch::nothing());
         let (hurried, origin) = (waiting.hurried || now.mono >= fetch.deadline, waiting.origin);
+        let loads = waiting.loads;
+        waiting.loading = false;
+        if now.mono < fetch.deadline && self.hold_fetch(id, &fetch) {
+            return self.wait_fetch(id, fetch, &[], 1);
+        }
         // Once each part could have had its turn: thousands of readers may close each other's segments before one has all of its own.
-        let takes_some = waiting.loads >= fetch.parts.len();
+        let takes_some = loads >= fetch.parts.len();
         match self.read_parts(&fetch, takes_some) {
             Attempt::NotLoaded(not_loaded) => {
                 self.keep_fetch(id, fetch);
-                self.waiting_fetches.find(id).expect("kept above").loads += 1;
+                let waiting = self.waiting_fetches.find(id).expect("kept above");
+                (waiting.loads, waiting.loading) = (waiting.loads + 1, true);
                 self.load_then_fetch(not_loaded, id);
             }
             Attempt::Whole { parts, bytes, at_once } => {
@@ -99,11 +126,16 @@ impl<D: Disk> Shard<D> {
                 }
                 let slots: Vec<u32> = fetch.parts.iter().filter_map(|part| self.slot(part.partition)).collect();
                 let missing = fetch.bytes_min - bytes;
-                let ticket = self.fetch_waiters.register(id, &slots, missing, fetch.deadline);
-                self.keep_fetch(id, fetch);
-                self.waiting_fetches.find(id).expect("kept above").ticket = Some(ticket);
+                self.wait_fetch(id, fetch, &slots, missing);
             }
         }
+    }
+
+    /// Puts a fetch into long poll until so many bytes more are there, or its time is up.
+    fn wait_fetch(&mut self, id: u64, fetch: Fetch, slots: &[u32], missing: u64) {
+        let ticket = self.fetch_waiters.register(id, slots, missing, fetch.deadline);
+        self.keep_fetch(id, fetch);
+        self.waiting_fetches.find(id).expect("kept above").ticket = Some(ticket);
     }
 
     fn count_fetched(&mut self, parts: &[Fetched<D::File>]) {
@@ -199,7 +231,15 @@ impl<D: Disk> Shard<D> {
                 Ok(()) | Err(LogError::Refused(Refused::Busy)) => shard.try_fetch(id, now()),
                 Err(error) => shard.fail_fetch(id, &error.to_string()),
             }
+            // A partition that is to leave waits for it.
+            shard.log.notify();
         });
+    }
+
+    /// Whether a fetch of this partition waits for a segment to be opened.
+    pub(super) fn is_loading(&self, partition: PartitionId) -> bool {
+        let is_part = |waiting: &WaitingFetch| waiting.fetch.parts.iter().any(|part| part.partition == partition);
+        self.waiting_fetches.iter().any(|waiting| waiting.loading && is_part(waiting))
     }
 
     /// Answers a fetch whose bytes cannot be had: an error for all its parts, the reason in the log.

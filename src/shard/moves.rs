@@ -4,14 +4,15 @@
 //! The metadata log has the move first. Each core that applies it sends what is produced from then on to the new core, which keeps it until it
 //! has the partition, and says so to the old core, which goes on appending until it has heard all. So every producer's batches are appended in
 //! the order in which they came, and none is refused: a client that asks again later than it sends its next batch would swap the two.
-//! Whoever reads or asks is answered NOT_LEADER_OR_FOLLOWER meanwhile, and asks again.
+//! A fetch waits at the new core too, for as long as it may wait at all; whoever asks for anything else is answered NOT_LEADER_OR_FOLLOWER
+//! meanwhile, and asks again. With core listeners fetches are answered so as well, for that is how consumers learn where to go.
 //!
 //! The controller counts the move as applied only when the new core has the partition, so that nothing else is decided meanwhile: no
 //! deletion, no other move. Where the new core cannot open it, the old one keeps it, and the controller moves it back; what the new core
 //! has kept until then is refused.
 
 use super::Shard;
-use super::commands::{Message, Produced};
+use super::commands::{Fetch, Message, Produced};
 use super::open::RecoveredPartition;
 use super::produce::DelayedPart;
 use crate::base::error::ErrorCode;
@@ -45,10 +46,28 @@ pub(super) struct Moves {
 }
 
 enum Awaited {
-    /// In the order of arrival.
-    Held(Vec<DelayedPart>),
+    Coming(Held),
     /// It could not be opened here: the metadata is about to say that it is elsewhere.
     Failed,
+}
+
+impl Moves {
+    /// What waits for a partition that is on its way to this core; `None` for any other.
+    fn coming(&mut self, id: PartitionId) -> Option<&mut Held> {
+        match self.awaited.get_mut(&id)? {
+            Awaited::Coming(held) => Some(held),
+            Awaited::Failed => None,
+        }
+    }
+}
+
+/// What waits for a partition to come here.
+#[derive(Default)]
+struct Held {
+    /// In the order of arrival.
+    produced: Vec<DelayedPart>,
+    /// Some may be answered meanwhile, or named twice.
+    fetches: Vec<u64>,
 }
 
 impl<D: Disk> Shard<D> {
@@ -59,7 +78,7 @@ impl<D: Disk> Shard<D> {
             return false;
         };
         if to == self.core && !self.moves.staying.remove(&id) {
-            self.moves.awaited.insert(id, Awaited::Held(vec![]));
+            self.moves.awaited.entry(id).or_insert(Awaited::Coming(Held::default()));
         }
         if from != self.core {
             // Behind all that this core has sent there for the partition.
@@ -74,23 +93,40 @@ impl<D: Disk> Shard<D> {
         self.log.notify();
     }
 
-    /// Whether the partition is on its way to this core, so that what is produced to it can be held.
-    pub(super) fn is_awaited(&self, id: PartitionId) -> bool {
-        matches!(self.moves.awaited.get(&id), Some(Awaited::Held(_)))
+    /// Whether the partition is on its way to this core, so that what is asked of it can be held.
+    pub(super) fn is_awaited(&mut self, id: PartitionId) -> bool {
+        if let Some(awaited) = self.moves.awaited.get(&id) {
+            return matches!(awaited, Awaited::Coming(_));
+        }
+        // Nothing comes here for another core's partition any more once it has left: whoever sent this has applied a move that this core has not.
+        let is_ahead = !self.by_id.contains_key(&id)
+            && self.image.partition(id).is_some_and(|partition| partition.core != self.core);
+        if is_ahead {
+            self.moves.awaited.insert(id, Awaited::Coming(Held::default()));
+        }
+        is_ahead
     }
 
     /// Keeps a part until its partition, which is awaited, is here.
     pub(super) fn hold(&mut self, part: DelayedPart) {
-        let Some(Awaited::Held(held)) = self.moves.awaited.get_mut(&part.part.partition) else {
-            unreachable!("only what is awaited is held")
-        };
-        held.push(part);
+        self.moves.coming(part.part.partition).expect("only what is awaited is held").produced.push(part);
     }
 
-    /// Nothing more comes for a partition that is to leave, and all that has come is appended.
+    /// True where the fetch is looked at again once one of its partitions, which is awaited, is here.
+    pub(super) fn hold_fetch(&mut self, id: u64, fetch: &Fetch) -> bool {
+        if !self.settings.core_ports.is_empty() {
+            return false;
+        }
+        let awaited =
+            fetch.parts.iter().find(|part| self.slot(part.partition).is_none() && self.is_awaited(part.partition));
+        let held = awaited.and_then(|part| self.moves.coming(part.partition));
+        held.map(|held| held.fetches.push(id)).is_some()
+    }
+
+    /// Nothing more comes for a partition that is to leave; all that has come is appended, and no reader waits for the disk.
     fn is_quiet(&self, id: PartitionId) -> bool {
         let redirected = self.moves.redirected.get(&id).copied().unwrap_or(0);
-        redirected + 1 == self.settings.core_count && !self.has_backlog(id)
+        redirected + 1 == self.settings.core_count && !self.has_backlog(id) && !self.is_loading(id)
     }
 
     /// Gives a partition to the core that owns it now.
@@ -99,7 +135,14 @@ impl<D: Disk> Shard<D> {
     /// It is still here, and served, if it was, as soon as the metadata says so.
     pub(super) async fn hand_over(shard: &Rc<RefCell<Shard<D>>>, id: PartitionId) -> Result<(), FailedMove> {
         let logs = shard.borrow().log.clone();
-        logs.until(|| shard.borrow().is_quiet(id)).await;
+        loop {
+            logs.until(|| shard.borrow().is_quiet(id)).await;
+            // While it is served: who waits for records here is told that there are none yet, and asks where it goes.
+            shard.borrow_mut().dismiss_fetches(id);
+            if shard.borrow().is_quiet(id) {
+                break;
+            }
+        }
         let (slot, log) = {
             let mut this = shard.borrow_mut();
             let this = &mut *this;
@@ -113,8 +156,6 @@ impl<D: Disk> Shard<D> {
                 let why = "it is not served, because it is damaged or could not be opened: the broker's log says why";
                 return Err(this.stay(id, why.to_owned()));
             };
-            // Who waits for records here is told to look elsewhere.
-            this.fetch_waiters.on_changed(slot, &mut this.ready_fetches);
             (slot, this.partitions[slot as usize].log)
         };
         let outcome = match logs.release(log).await {
@@ -152,9 +193,21 @@ impl<D: Disk> Shard<D> {
         FailedMove { undo, why }
     }
 
+    fn dismiss_fetches(&mut self, id: PartitionId) {
+        let Some(slot) = self.slot(id) else { return };
+        let now = (self.world.now)();
+        self.resume_fetches(now);
+        let mut woken = Vec::new();
+        self.fetch_waiters.on_changed(slot, &mut woken);
+        for id in woken {
+            self.hurry_fetch(id, now);
+        }
+    }
+
     fn refuse_held(&mut self, awaited: Awaited) {
-        let Awaited::Held(held) = awaited else { return };
-        for part in held {
+        let Awaited::Coming(held) = awaited else { return };
+        self.wake_fetches(held.fetches);
+        for part in held.produced {
             self.delayed_done(&part, Produced::refused(part.part.index, ErrorCode::NotLeaderOrFollower, None));
         }
     }
@@ -189,7 +242,10 @@ impl<D: Disk> Shard<D> {
     fn arrived(&mut self, id: PartitionId, is_open: bool) {
         let Some(awaited) = self.moves.awaited.remove(&id) else { return };
         match awaited {
-            Awaited::Held(held) if is_open => self.resume_held(held, (self.world.now)()),
+            Awaited::Coming(held) if is_open => {
+                self.resume_held(held.produced, (self.world.now)());
+                self.wake_fetches(held.fetches);
+            }
             _ => {
                 self.refuse_held(awaited);
                 self.moves.awaited.insert(id, Awaited::Failed);

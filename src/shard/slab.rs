@@ -46,6 +46,10 @@ impl<T> Slab<T> {
         self.len() == 0
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().filter_map(|(_, slot)| slot.as_ref())
+    }
+
     /// The ids in use.
     pub fn ids(&self) -> Vec<u64> {
         let used = self.places.iter().zip(0u64..).filter(|((_, slot), _)| slot.is_some());
