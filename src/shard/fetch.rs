@@ -103,13 +103,9 @@ impl<D: Disk> Shard<D> {
         // Moved out for the look and back for the wait: the parts are many, and the shard is needed whole meanwhile.
         let fetch = std::mem::replace(&mut waiting.fetch, Fetch::nothing());
         let (hurried, origin) = (waiting.hurried || now.mono >= fetch.deadline, waiting.origin);
-        let loads = waiting.loads;
         waiting.loading = false;
-        if now.mono < fetch.deadline && self.hold_fetch(id, &fetch) {
-            return self.wait_fetch(id, fetch, &[], 1);
-        }
         // Once each part could have had its turn: thousands of readers may close each other's segments before one has all of its own.
-        let takes_some = loads >= fetch.parts.len();
+        let takes_some = waiting.loads >= fetch.parts.len();
         match self.read_parts(&fetch, takes_some) {
             Attempt::NotLoaded(not_loaded) => {
                 self.keep_fetch(id, fetch);
@@ -118,6 +114,9 @@ impl<D: Disk> Shard<D> {
                 self.load_then_fetch(not_loaded, id);
             }
             Attempt::Whole { parts, bytes, at_once } => {
+                if at_once && now.mono < fetch.deadline && self.hold_fetch(id, &fetch) {
+                    return self.wait_fetch(id, fetch, &[], 1);
+                }
                 if at_once || hurried || bytes >= fetch.bytes_min {
                     self.waiting_fetches.remove(id);
                     self.fetch_origins.remove(&origin);
