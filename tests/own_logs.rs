@@ -125,7 +125,7 @@ impl Run {
     }
 
     fn shard(&self) -> Rc<RefCell<Shard<SimDisk>>> {
-        self.world.shard.borrow().clone().expect("started")
+        self.world.shards[0].borrow().clone().expect("started")
     }
 
     fn execute(&mut self, command: Command) -> u64 {
@@ -158,7 +158,7 @@ impl Run {
                 u128::from(random.next()) << 64 | u128::from(random.next())
             }),
         };
-        let (disk, settings, place) = (self.world.disk.clone(), settings(self), self.world.shard.clone());
+        let (disk, settings, place) = (self.world.disk.clone(), settings(self), self.world.shards[0].clone());
         let started = self.world.run(start(disk, settings, world, StartBoard::new(1), place)).expect("starts");
         assert!(started.damaged.is_empty(), "a crash is no damage: {:?}", started.damaged);
         if self.shard().borrow().image().topic_by_name(CONSUMER_OFFSETS).is_none() {

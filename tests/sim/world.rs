@@ -4,9 +4,10 @@ use super::disk::{SimDisk, SimFile};
 use super::rng::Rng;
 use ringlog::base::time::{Nanos, Now};
 use ringlog::log::{CoreLog, Durable, Fatal};
-use ringlog::shard::commands::{Answer, RequestId};
+use ringlog::shard::commands::{Answer, Message, RequestId};
 use ringlog::shard::startup::Place;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -38,9 +39,11 @@ pub struct World {
     /// That of a second core on the same disk, and what of it has become durable.
     pub second: Option<CoreLog<SimDisk>>,
     pub second_durable: Vec<Durable>,
-    /// The shard whose turns are run instead, once there is one.
-    pub shard: Place<SimDisk>,
-    /// What that shard has answered.
+    /// The shards whose turns are run instead, once there are some, by core.
+    pub shards: Vec<Place<SimDisk>>,
+    /// What they have sent each other, from and to.
+    mail: BTreeMap<(u16, u16), Vec<Message<SimFile>>>,
+    /// What they have answered.
     pub answers: Vec<(RequestId, Answer<SimFile>)>,
     /// The time, for those who ask outside of a turn.
     pub clock: Rc<Cell<Now>>,
@@ -62,7 +65,8 @@ impl World {
             log: None,
             second: None,
             second_durable: Vec::new(),
-            shard: Place::default(),
+            shards: vec![Place::default()],
+            mail: BTreeMap::new(),
             answers: Vec::new(),
             clock: Rc::new(Cell::new(now)),
             durable: Vec::new(),
@@ -100,7 +104,7 @@ impl World {
                 break;
             }
             let Some((core, completion)) = self.disk.complete_one(&mut self.rng) else { continue };
-            if let Some(shard) = &*self.shard.borrow() {
+            if let Some(shard) = self.shards.get(usize::from(core)).and_then(|place| place.borrow().clone()) {
                 shard.borrow_mut().on_disk(completion, self.now);
                 continue;
             }
@@ -115,11 +119,11 @@ impl World {
             }
         }
         self.poll_tasks();
-        if let Some(shard) = &*self.shard.borrow() {
-            let mut shard = shard.borrow_mut();
-            shard.resume(self.now);
-            shard.end_of_turn(self.now);
-            self.answers.append(&mut shard.outbox.answers);
+        for core in 0..self.shards.len() as u16 {
+            // One core alone has a turn each time; of several, some are slower than others.
+            if self.shards.len() == 1 || self.rng.one_in(2) {
+                self.shard_turn(core);
+            }
         }
         for log in [self.log.clone(), self.second.clone()].into_iter().flatten() {
             for due in log.take_checkpoints_due(2) {
@@ -128,6 +132,29 @@ impl World {
             if let Err(fatal) = log.end_of_turn(self.now) {
                 self.fatal = Some(fatal);
             }
+        }
+    }
+
+    /// One turn of a shard, if it has started: mail of some other cores, then what it does of itself.
+    fn shard_turn(&mut self, core: u16) {
+        let Some(shard) = self.shards[usize::from(core)].borrow().clone() else { return };
+        let mut shard = shard.borrow_mut();
+        for from in 0..self.shards.len() as u16 {
+            if self.rng.one_in(2) {
+                continue;
+            }
+            for message in self.mail.remove(&(from, core)).into_iter().flatten() {
+                match message {
+                    Message::Answer { request, answer } => self.answers.push((request, answer)),
+                    other => shard.on_message(other, self.now),
+                }
+            }
+        }
+        shard.resume(self.now);
+        shard.end_of_turn(self.now);
+        self.answers.append(&mut shard.outbox.answers);
+        for (to, message) in shard.outbox.messages.drain(..) {
+            self.mail.entry((core, to.0)).or_default().push(message);
         }
     }
 
@@ -179,7 +206,8 @@ impl World {
         self.log = None;
         self.second = None;
         self.tasks.clear();
-        self.shard.take();
+        self.mail.clear();
+        self.shards.iter().for_each(|place| drop(place.take()));
         let spawned = std::mem::take(&mut self.disk.0.borrow_mut().spawned);
         drop(spawned);
     }
