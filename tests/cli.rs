@@ -183,6 +183,24 @@ fn a_port_that_is_taken_ends_with_5() {
 }
 
 #[test]
+fn the_ports_of_core_listeners_are_checked_with_the_others() {
+    let dir = workdir();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let refused = |listen: &str, first: u16, code: i32| {
+        let setting = format!("core.listeners.port={first}");
+        refused(dir.path(), &["--check", "--cores", "1", "--listen", listen, "--set", &setting], code)
+    };
+    let taken = refused("127.0.0.1:0", port, 5);
+    let expected = "the port is taken by another process: stop that, or choose another with core.listeners.port";
+    assert_eq!(taken, format!("cannot listen on 127.0.0.1:{port}: {expected}"));
+    drop(holder);
+    let twice = refused(&format!("127.0.0.1:{port}"), port, 5);
+    let expected = "another listener of this broker has it: choose another with core.listeners.port";
+    assert_eq!(twice, format!("cannot listen on 127.0.0.1:{port}: {expected}"));
+}
+
+#[test]
 fn too_little_lockable_memory_ends_with_6_and_says_how_to_raise_it() {
     let dir = workdir();
     let mut command = Command::new("sh");

@@ -45,6 +45,10 @@ pub fn check_cores(settings: &Settings, count: usize) -> Result<(), StartError> 
             return Err(fault(settings, "core.data.dir", &format!("is none of log.dirs: {}", dirs.join(", "))));
         }
     }
+    let first_port = settings.integer("core.listeners.port").unwrap_or(0);
+    if first_port + count as i64 - 1 > i64::from(u16::MAX) {
+        return Err(fault(settings, "core.listeners.port", &format!("leaves no ports for {count} cores: lower it")));
+    }
     for (name, what) in [("core.accept", "takes connections"), ("core.partitions", "is given partitions")] {
         if !cores.iter().any(|settings| settings.flag(name).expect("it has a default")) {
             return Err(fault(

@@ -7,7 +7,7 @@ use super::error::StartError;
 use super::resolve::{self, Facts};
 use super::settings::Settings;
 use super::{example, relations};
-use crate::base::config::Config;
+use crate::base::config::{Config, HostPort};
 use crate::base::exit::Exit;
 use crate::cluster::image::NODE_WITH_CORES_MAX;
 use crate::log::LogSettings;
@@ -35,7 +35,7 @@ pub fn prepare(args: &ServeArgs) -> Result<Prepared, StartError> {
     let (settings, cpus) = check_host(args)?;
     let (identity, locks) = host::open_data_dirs(&resolve::data_dirs(&settings), &identity_wanted(&settings))?;
     let config = config(&settings, cpus, identity)?;
-    host::check_address(&config.server.listen, PORT_PATIENCE)?;
+    host::check_addresses(&addresses(&config), PORT_PATIENCE)?;
     warn_of_memory_filesystems(&config);
     Ok(Prepared { config, locks })
 }
@@ -48,7 +48,7 @@ pub fn check(args: &ServeArgs) -> Result<String, StartError> {
     let (settings, cpus) = check_host(args)?;
     let identity = host::check_data_dirs(&resolve::data_dirs(&settings), &identity_wanted(&settings))?;
     let config = config(&settings, cpus, identity)?;
-    host::check_address(&config.server.listen, Duration::ZERO)?;
+    host::check_addresses(&addresses(&config), Duration::ZERO)?;
     Ok(format!(
         "# ready to start: node {}, {} cores on CPUs {}\n{}",
         config.server.node_id.0,
@@ -56,6 +56,16 @@ pub fn check(args: &ServeArgs) -> Result<String, StartError> {
         host::format_cpus(&config.cpus()),
         example::effective(&settings),
     ))
+}
+
+/// Where clients come, each with the option that sets it.
+fn addresses(config: &Config) -> Vec<(HostPort, &'static str)> {
+    let listen = &config.server.listen;
+    let first = config.server.core_listeners.into_iter();
+    let ports = first
+        .flat_map(|first| (0..config.cores.len() as u16).map(move |core| if first == 0 { 0 } else { first + core }));
+    let of_cores = ports.map(|port| (HostPort { host: listen.host.clone(), port }, "core.listeners.port"));
+    std::iter::once((listen.clone(), "--listen HOST:PORT")).chain(of_cores).collect()
 }
 
 /// What can be found out without touching a data directory: the settings, and the CPU of each core.

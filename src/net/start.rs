@@ -203,19 +203,10 @@ fn listen_all(config: &Config) -> Result<(Vec<Option<TcpListener>>, SocketAddr),
 /// A listener of its own for each core, where they are asked for, on the host of `address`.
 fn listen_cores(config: &Config, mut address: SocketAddr, count: u16) -> Result<Vec<TcpListener>, Failure> {
     let Some(first) = config.server.core_listeners else { return Ok(Vec::new()) };
-    let port = |core: u16| match first {
-        0 => Some(0),
-        first => first.checked_add(core),
-    };
     (0..count)
         .map(|core| {
-            let port = port(core);
-            address.set_port(port.ok_or_else(|| {
-                failure(
-                    Exit::Address,
-                    format!("core.listeners.port = {first} leaves no port for core {core}: lower it"),
-                )
-            })?);
+            // There are as many: the settings were checked for that.
+            address.set_port(if first == 0 { 0 } else { first + core });
             listen(config, address, false, "core.listeners.port")
         })
         .collect()

@@ -10,7 +10,7 @@ mod identity;
 mod kernel;
 mod limits;
 
-pub use address::check_address;
+pub use address::check_addresses;
 pub use cpus::{choose_cpus, cpus_allowed, cpus_within_quota, format_cpus, parse_cpus};
 pub use data_dir::{DataDirLock, check_data_dirs, open_data_dirs};
 pub use filesystem::{Filesystem, filesystem_of};
