@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use support::clients::{STEP, config, create_topic, produce_values, read, unique, until};
 use support::http::{cores, get, move_partition};
 use support::raw::{batch, produce};
@@ -135,23 +135,26 @@ fn produce_without_retry(address: &str, topic: &str, stop: &AtomicBool) -> u64 {
     answered
 }
 
+/// A Fetch from these offsets, one for each of the first partitions.
+fn fetch<'a>(topic: &'a str, offsets: &[i64], max_wait_ms: i32) -> FetchRequest<'a> {
+    let partition = |(partition, &fetch_offset): (i32, &i64)| FetchPartition {
+        partition,
+        fetch_offset,
+        partition_max_bytes: 1 << 20,
+        ..FetchPartition::default()
+    };
+    let partitions = (0..).zip(offsets).map(partition).collect();
+    let topics = vec![FetchTopic { topic, partitions, ..FetchTopic::default() }];
+    FetchRequest { max_wait_ms, min_bytes: 1, max_bytes: 1 << 20, topics, ..FetchRequest::default() }
+}
+
 /// Reads all partitions until there are `end` records in all, a batch each; returns once it has seen them in order.
 fn fetch_without_retry(address: &str, topic: &str, end: impl Fn() -> Option<u64>) {
     const VERSION: i16 = 12;
     let mut wire = Wire::connect(address, "no-retry");
     let mut next = [0; PARTITIONS as usize];
     until("all records are read", || {
-        let partition = |(index, offset): (usize, &i64)| FetchPartition {
-            partition: index as i32,
-            fetch_offset: *offset,
-            partition_max_bytes: 1 << 20,
-            ..FetchPartition::default()
-        };
-        let partitions = next.iter().enumerate().map(partition).collect();
-        let topics = vec![FetchTopic { topic, partitions, ..FetchTopic::default() }];
-        let request =
-            FetchRequest { max_wait_ms: 10_000, min_bytes: 1, max_bytes: 1 << 20, topics, ..FetchRequest::default() };
-        let response = wire.ask(VERSION, &request);
+        let response = wire.ask(VERSION, &fetch(topic, &next, 10_000));
         for part in &response.responses[0].partitions {
             let next = &mut next[part.partition_index as usize];
             assert_eq!(part.error_code, 0, "partition {} from {next}", part.partition_index);
@@ -207,7 +210,7 @@ fn what_was_held_for_a_move_that_fails_is_refused_and_the_partition_goes_on() {
     for file in segment_files(&broker, &topic) {
         std::fs::remove_file(file).expect("removed");
     }
-    let stop = AtomicBool::new(false);
+    let (stop, appended) = (AtomicBool::new(false), AtomicI64::new(values.len() as i64));
     let address = broker.address();
     std::thread::scope(|scope| {
         let producer = scope.spawn(|| {
@@ -215,7 +218,20 @@ fn what_was_held_for_a_move_that_fails_is_refused_and_the_partition_goes_on() {
             let (records, mut codes) = (batch(b"value"), HashSet::new());
             while !stop.load(Ordering::Relaxed) {
                 let response: ProduceResponse<'_> = wire.ask(11, &produce(&topic, -1, &[(0, &records)]));
-                codes.insert(response.responses[0].partition_responses[0].error_code);
+                let code = response.responses[0].partition_responses[0].error_code;
+                codes.insert(code);
+                appended.fetch_add(i64::from(code == 0), Ordering::Relaxed);
+            }
+            codes
+        });
+        let reader = scope.spawn(|| {
+            let mut wire = Wire::connect(address, "held");
+            let mut codes = HashSet::new();
+            while !stop.load(Ordering::Relaxed) {
+                // From the end on, and longer than a reply is waited for here: something must end it before.
+                let from = [appended.load(Ordering::Relaxed)];
+                let response = wire.ask(12, &fetch(&topic, &from, 2 * STEP.as_millis() as i32));
+                codes.insert(response.responses[0].partitions[0].error_code);
             }
             codes
         });
@@ -227,9 +243,12 @@ fn what_was_held_for_a_move_that_fails_is_refused_and_the_partition_goes_on() {
         stop.store(true, Ordering::Relaxed);
         let codes = producer.join().expect("the producer is answered");
         assert_eq!(codes, HashSet::from([0, 6]), "appended where it is, refused where it was to go");
+        // For a reader that waits.
+        produce_values(address, &topic, 0, &["value".to_owned()]);
+        let codes = reader.join().expect("the reader is answered");
+        assert!(codes.contains(&0) && codes.is_subset(&HashSet::from([0, 6])), "{codes:?}");
     });
     assert_eq!(cores(admin, &topic), [0]);
-    produce_values(address, &topic, 0, &["value".to_owned()]);
 }
 
 #[test]

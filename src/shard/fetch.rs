@@ -5,7 +5,7 @@ use super::balance::OPERATION_BYTES;
 use super::commands::{Answer, Fetch, FetchPart, Fetched, Origin};
 use crate::base::error::ErrorCode;
 use crate::base::ids::{Offset, PartitionId};
-use crate::base::time::Now;
+use crate::base::time::{Nanos, Now};
 use crate::log::{LogError, LogIndex, ReadError, Refused};
 use crate::partition::waiters::Ticket;
 use crate::ports::{Disk, Piece};
@@ -95,6 +95,15 @@ impl<D: Disk> Shard<D> {
         for id in ids {
             let ticket = self.waiting_fetches.find(id).and_then(|waiting| waiting.ticket.take());
             self.ready_fetches.extend(ticket.and_then(|ticket| self.fetch_waiters.cancel(ticket)));
+        }
+    }
+
+    /// Has fetches wait no longer, once they are looked at again.
+    pub(super) fn end_fetches(&mut self, ids: &[u64]) {
+        for &id in ids {
+            if let Some(waiting) = self.waiting_fetches.find(id) {
+                waiting.fetch.deadline = Nanos(0);
+            }
         }
     }
 

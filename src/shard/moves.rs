@@ -206,6 +206,7 @@ impl<D: Disk> Shard<D> {
 
     fn refuse_held(&mut self, awaited: Awaited) {
         let Awaited::Coming(held) = awaited else { return };
+        self.end_fetches(&held.fetches);
         self.wake_fetches(held.fetches);
         for part in held.produced {
             self.delayed_done(&part, Produced::refused(part.part.index, ErrorCode::NotLeaderOrFollower, None));
