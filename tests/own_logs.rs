@@ -6,25 +6,24 @@
 mod sim;
 
 use ringlog::base::error::ErrorCode;
-use ringlog::base::ids::{CoreIndex, NodeId, PartitionId, TopicId};
+use ringlog::base::ids::{CoreIndex, PartitionId, TopicId};
 use ringlog::base::record::BatchBuilder;
 use ringlog::cluster::names::CONSUMER_OFFSETS;
 use ringlog::group::{self, CommitPartition, CommitTopic, OffsetCommit, OffsetDelete, OffsetFetch, Reply};
-use ringlog::log::{LogSettings, parse_partition_dir_name, partition_dir_name};
+use ringlog::log::{parse_partition_dir_name, partition_dir_name};
 use ringlog::ports::Disk;
 use ringlog::shard::commands::{Answer, Command, ListOffset, OffsetSpec, Origin, ProducePart, RequestId};
 use ringlog::shard::control::{ConfigValue, Control, Controlled, Resource, TopicNamed, TopicWanted};
 use ringlog::shard::startup::{StartBoard, start};
-use ringlog::shard::{GroupSettings, Shard, ShardSettings, World as ShardWorld};
+use ringlog::shard::{GroupSettings, Shard, ShardSettings};
 use sim::disk::{SimDisk, SimFile};
-use sim::rng::Rng;
+use sim::shards::{DATA, outside};
 use sim::world::World;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-const DATA: &str = "/data";
 const OFFSETS_PARTITIONS: i32 = 2;
 const GROUPS: usize = 4;
 /// A text for a topic, so that an image takes more than one slice.
@@ -82,29 +81,10 @@ struct Run {
 
 fn settings(run: &Run) -> ShardSettings {
     ShardSettings {
-        core: CoreIndex(0),
-        core_count: 1,
-        node: NodeId(1),
-        cluster_id: "cluster".into(),
-        host: "localhost".into(),
-        port: 9092,
-        spared_cores: vec![],
-        core_ports: vec![],
-        data_dir: DATA.into(),
-        data_dirs: vec![DATA.into()],
-        log: LogSettings {
-            journal_file_bytes: 256 << 10,
-            journal_bytes: 1 << 20,
-            tail_bytes: 4 << 20,
-            flush_age_ms: 50,
-            ..LogSettings::default()
-        },
         groups: GroupSettings { offsets_partition_count: OFFSETS_PARTITIONS, ..GroupSettings::default() },
         statics: [("log.segment.delete.delay.ms".to_owned(), "20".to_owned())].into(),
-        retention_check_ms: 500,
-        disk_reserve_bytes: 0,
-        balance_interval_ms: None,
         own_log_growth_bytes: run.growth,
+        ..sim::shards::settings(0, 1)
     }
 }
 
@@ -149,15 +129,7 @@ impl Run {
 
     /// Starts the shard on what is on the disk, and holds it against what it must have.
     fn start(&mut self) {
-        let clock = self.world.clock.clone();
-        let random = RefCell::new(Rng(self.world.rng.next()));
-        let world = ShardWorld {
-            now: Rc::new(move || clock.get()),
-            random: Rc::new(move || {
-                let mut random = random.borrow_mut();
-                u128::from(random.next()) << 64 | u128::from(random.next())
-            }),
-        };
+        let world = outside(&mut self.world);
         let (disk, settings, place) = (self.world.disk.clone(), settings(self), self.world.shards[0].clone());
         let started = self.world.run(start(disk, settings, world, StartBoard::new(1), place)).expect("starts");
         assert!(started.damaged.is_empty(), "a crash is no damage: {:?}", started.damaged);

@@ -6,18 +6,17 @@
 mod sim;
 
 use ringlog::base::error::ErrorCode;
-use ringlog::base::ids::{CoreIndex, NodeId, Offset, PartitionId};
+use ringlog::base::ids::{CoreIndex, Offset, PartitionId};
 use ringlog::base::record::BatchBuilder;
-use ringlog::log::LogSettings;
+use ringlog::shard::Shard;
 use ringlog::shard::commands::{
     Answer, Command, Fetch, FetchPart, ListOffset, OffsetSpec, Origin, ProducePart, RequestId,
 };
 use ringlog::shard::control::{Control, Controlled, TopicWanted};
 use ringlog::shard::startup::{StartBoard, start};
-use ringlog::shard::{GroupSettings, Shard, ShardSettings, World as ShardWorld};
 use sim::disk::{SimDisk, SimFile};
 use sim::model::for_seeds;
-use sim::rng::Rng;
+use sim::shards::{outside, settings};
 use sim::world::World;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -54,34 +53,6 @@ struct Run {
     moved: usize,
 }
 
-fn settings(core: u16) -> ShardSettings {
-    ShardSettings {
-        core: CoreIndex(core),
-        core_count: CORES,
-        node: NodeId(1),
-        cluster_id: "cluster".into(),
-        host: "localhost".into(),
-        port: 9092,
-        spared_cores: vec![],
-        core_ports: vec![],
-        data_dir: "/data".into(),
-        data_dirs: vec!["/data".into()],
-        log: LogSettings {
-            journal_file_bytes: 256 << 10,
-            journal_bytes: 1 << 20,
-            tail_bytes: 4 << 20,
-            flush_age_ms: 50,
-            ..LogSettings::default()
-        },
-        groups: GroupSettings::default(),
-        statics: Default::default(),
-        retention_check_ms: 500,
-        disk_reserve_bytes: 0,
-        balance_interval_ms: None,
-        own_log_growth_bytes: 1 << 20,
-    }
-}
-
 impl Run {
     fn start(seed: u64) -> Run {
         let mut world = World::new(seed);
@@ -89,14 +60,9 @@ impl Run {
         let board = StartBoard::new(1);
         world.shards = (0..CORES).map(|_| Default::default()).collect();
         for core in 0..CORES {
-            let clock = world.clock.clone();
-            let random = RefCell::new(Rng(world.rng.next()));
-            let outside = ShardWorld {
-                now: Rc::new(move || clock.get()),
-                random: Rc::new(move || u128::from(random.borrow_mut().next()) << 64 | 1),
-            };
+            let outside = outside(&mut world);
             let (disk, place) = (world.disk.of_core(core), world.shards[usize::from(core)].clone());
-            let started = world.run(start(disk, settings(core), outside, board.clone(), place)).expect("starts");
+            let started = world.run(start(disk, settings(core, CORES), outside, board.clone(), place)).expect("starts");
             assert!(started.damaged.is_empty());
         }
         let mut run = Run {

@@ -5,4 +5,5 @@ pub mod bench;
 pub mod disk;
 pub mod model;
 pub mod rng;
+pub mod shards;
 pub mod world;
