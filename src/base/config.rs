@@ -28,6 +28,13 @@ impl Config {
     pub fn cpus(&self) -> Vec<usize> {
         self.cores.iter().map(|core| core.cpu).collect()
     }
+
+    /// The port that each core's own listener is to have, 0 for a free one; none without core listeners. The settings were checked for as many.
+    pub fn core_ports(&self) -> Vec<u16> {
+        let of_core = |first: u16, core: u16| if first == 0 { 0 } else { first + core };
+        let first = self.server.core_listeners.into_iter();
+        first.flat_map(|first| (0..self.cores.len() as u16).map(move |core| of_core(first, core))).collect()
+    }
 }
 
 /// A host (name or address) with a port, as in `localhost:9092` or `[::1]:9092`.

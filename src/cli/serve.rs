@@ -61,10 +61,8 @@ pub fn check(args: &ServeArgs) -> Result<String, StartError> {
 /// Where clients come, each with the option that sets it.
 fn addresses(config: &Config) -> Vec<(HostPort, &'static str)> {
     let listen = &config.server.listen;
-    let first = config.server.core_listeners.into_iter();
-    let ports = first
-        .flat_map(|first| (0..config.cores.len() as u16).map(move |core| if first == 0 { 0 } else { first + core }));
-    let of_cores = ports.map(|port| (HostPort { host: listen.host.clone(), port }, "core.listeners.port"));
+    let of_core = |port| (HostPort { host: listen.host.clone(), port }, "core.listeners.port");
+    let of_cores = config.core_ports().into_iter().map(of_core);
     std::iter::once((listen.clone(), "--listen HOST:PORT")).chain(of_cores).collect()
 }
 

@@ -76,7 +76,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         Signals::block().map_err(|error| failure(Exit::Kernel, format!("signals cannot be blocked: {error}")))?;
     let count = config.cores.len() as u16;
     let (listeners, address) = listen_all(&config)?;
-    let core_listeners = listen_cores(&config, address, count)?;
+    let core_listeners = listen_cores(&config, address)?;
     let core_ports = ports(&core_listeners)?;
     let admin = config.server.admin.as_ref().map(listen_admin).transpose()?;
     let advertised = advertised(&config, address);
@@ -201,15 +201,12 @@ fn listen_all(config: &Config) -> Result<(Vec<Option<TcpListener>>, SocketAddr),
 }
 
 /// A listener of its own for each core, where they are asked for, on the host of `address`.
-fn listen_cores(config: &Config, mut address: SocketAddr, count: u16) -> Result<Vec<TcpListener>, Failure> {
-    let Some(first) = config.server.core_listeners else { return Ok(Vec::new()) };
-    (0..count)
-        .map(|core| {
-            // There are as many: the settings were checked for that.
-            address.set_port(if first == 0 { 0 } else { first + core });
-            listen(config, address, false, "core.listeners.port")
-        })
-        .collect()
+fn listen_cores(config: &Config, mut address: SocketAddr) -> Result<Vec<TcpListener>, Failure> {
+    let listen_at = |port| {
+        address.set_port(port);
+        listen(config, address, false, "core.listeners.port")
+    };
+    config.core_ports().into_iter().map(listen_at).collect()
 }
 
 fn ports(listeners: &[TcpListener]) -> Result<Vec<u16>, Failure> {

@@ -93,7 +93,8 @@ impl<D: Disk> Shard<D> {
         self.log.notify();
     }
 
-    /// Whether the partition is on its way to this core, so that what is asked of it can be held.
+    /// Whether the partition, which is not open here, is on its way to this core, so that what is asked of it can be held. From then on it is
+    /// awaited, if this core has not heard of the move yet.
     pub(super) fn is_awaited(&mut self, id: PartitionId) -> bool {
         if let Some(awaited) = self.moves.awaited.get(&id) {
             return matches!(awaited, Awaited::Coming(_));
@@ -193,6 +194,7 @@ impl<D: Disk> Shard<D> {
         FailedMove { undo, why }
     }
 
+    /// Answers the fetches that wait for records of this partition.
     fn dismiss_fetches(&mut self, id: PartitionId) {
         let Some(slot) = self.slot(id) else { return };
         let now = (self.world.now)();
