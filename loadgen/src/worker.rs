@@ -210,6 +210,9 @@ impl Worker {
                 self.connect(now);
             }
             self.offer_due(now);
+            if let Some(idle) = &mut self.idle {
+                idle.trickle(now);
+            }
             if now >= tick_end(tick) {
                 let whole = std::mem::take(&mut self.stats);
                 if reports.send(Report::Tick(tick, Box::new(whole))).is_err() {
@@ -217,9 +220,6 @@ impl Worker {
                 }
                 tick += 1;
                 self.kit.make_templates(&plan);
-                if let Some(idle) = &mut self.idle {
-                    idle.trickle();
-                }
             }
             let is_over = phase == Phase::Draining || (plan.bytes_max.is_some() && self.kit.bytes_left == Some(0));
             if is_over && !producers_done && self.producers.iter().all(Producer::is_done) {
@@ -268,6 +268,9 @@ impl Worker {
         }
         if let Some(&Reverse((linger, _))) = self.lingers.peek() {
             until = until.min(linger);
+        }
+        if let Some(due) = self.idle.as_ref().and_then(Idle::due) {
+            until = until.min(due);
         }
         (until > now).then(|| Duration::from_nanos(until - now))
     }
