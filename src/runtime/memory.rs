@@ -1,6 +1,7 @@
 //! Memory for records: aligned, recycled, filled by one core and read by any.
 //!
 //! It does no I/O and knows no file. Recycling matters: fresh pages fault one by one, in a VM twice, and a core turns over gigabytes a second here.
+//! So does that a block lies in one piece of physical memory: O_DIRECT hands a device each piece by itself (docs/performance.md).
 
 use super::copy::copy;
 use crate::base::limits::DISK_BLOCK_BYTES;
@@ -11,24 +12,134 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Sizes that are recycled; larger blocks go back to the allocator at once.
+/// Sizes that are cut from regions and recycled; larger blocks are the allocator's, one by one.
 const CLASS_BYTES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
+/// Size and alignment of a region: a huge page of x86-64 and, where pages are of 4 KiB, of ARM64.
+const REGION_BYTES: usize = 2 << 20;
 
 /// A core's store of blocks. Blocks may come back from other cores, hence the locks; they are taken once per block, not per record.
 pub struct Pool {
-    free: [Mutex<Vec<Block>>; CLASS_BYTES.len()],
-    /// Bytes waiting in `free`; at most about `free_bytes_max`.
+    shelves: [Mutex<Shelf>; CLASS_BYTES.len()],
+    /// Bytes of regions that nobody has.
     free_bytes: AtomicUsize,
     free_bytes_max: usize,
     /// Bytes lent out.
     used_bytes: AtomicUsize,
 }
 
+/// The regions that blocks of one size are cut from.
+#[derive(Default)]
+struct Shelf {
+    /// `None`: given back to the kernel, its place is in `vacant`.
+    regions: Vec<Option<Region>>,
+    vacant: Vec<u32>,
+    /// Regions with blocks that nobody has; the last is used first, so that others become whole again.
+    open: Vec<u32>,
+}
+
+/// Memory that the kernel backs with one huge page where it can.
+struct Region {
+    start: NonNull<u8>,
+    /// Places of the blocks that nobody has.
+    free: Vec<u32>,
+}
+
+// SAFETY: plain memory without a tie to the thread that mapped it; only holders of its blocks read and write it.
+unsafe impl Send for Region {}
+
+impl Region {
+    /// A region cut into blocks of `bytes`.
+    fn new(bytes: usize) -> Region {
+        let layout = Layout::from_size_align(REGION_BYTES, REGION_BYTES).expect("a power of two");
+        // SAFETY: a new anonymous mapping, which touches no other memory.
+        let mapped = unsafe {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), 2 * REGION_BYTES, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        if mapped == libc::MAP_FAILED {
+            handle_alloc_error(layout);
+        }
+        let before = mapped.align_offset(REGION_BYTES);
+        // SAFETY: an aligned region begins `before` bytes into a mapping of twice its size; what is unmapped around it is of the same new
+        // mapping. Advice that is not taken (a host without huge pages) leaves ordinary ones.
+        let start = unsafe {
+            let start = mapped.byte_add(before);
+            if before > 0 {
+                libc::munmap(mapped, before);
+            }
+            libc::munmap(start.byte_add(REGION_BYTES), REGION_BYTES - before);
+            libc::madvise(start, REGION_BYTES, libc::MADV_HUGEPAGE);
+            start
+        };
+        let start = NonNull::new(start.cast()).expect("a mapping is not at 0");
+        Region { start, free: (0..(REGION_BYTES / bytes) as u32).rev().collect() }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`, unmapped once. Nobody has a block of it: a shelf drops only whole regions, and lives as long as its pool,
+        // which every block keeps.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), REGION_BYTES) };
+    }
+}
+
+impl Shelf {
+    /// A block of `bytes`, and whether a region had to be mapped for it.
+    fn take(&mut self, bytes: usize) -> (Block, bool) {
+        let is_new = self.open.is_empty();
+        if is_new {
+            let region = Some(Region::new(bytes));
+            let place = self.vacant.pop().unwrap_or(self.regions.len() as u32);
+            match self.regions.get_mut(place as usize) {
+                Some(vacant) => *vacant = region,
+                None => self.regions.push(region),
+            }
+            self.open.push(place);
+        }
+        let place = *self.open.last().expect("pushed where there was none");
+        let region = self.regions[place as usize].as_mut().expect("open ones are there");
+        let at = region.free.pop().expect("open ones have a free block");
+        if region.free.is_empty() {
+            self.open.pop();
+        }
+        // SAFETY: within the region, and no two places overlap.
+        let start = unsafe { region.start.add(at as usize * bytes) };
+        (Block { start, bytes, home: Some((place, at)) }, is_new)
+    }
+
+    /// Takes a block back. A region that is whole again goes back to the kernel (true) where `is_enough` is kept without it; the last stays.
+    fn give_back(&mut self, bytes: usize, place: u32, at: u32, is_enough: bool) -> bool {
+        let slot = &mut self.regions[place as usize];
+        let region = slot.as_mut().expect("it has a block that is lent out");
+        if region.free.is_empty() {
+            self.open.push(place);
+        }
+        region.free.push(at);
+        let is_last = self.regions_held() == 1;
+        let slot = &mut self.regions[place as usize];
+        let is_whole = slot.as_ref().is_some_and(|region| region.free.len() == REGION_BYTES / bytes);
+        if !is_whole || !is_enough || is_last {
+            return false;
+        }
+        *slot = None;
+        self.vacant.push(place);
+        self.open.retain(|&open| open != place);
+        true
+    }
+
+    fn regions_held(&self) -> usize {
+        self.regions.len() - self.vacant.len()
+    }
+}
+
 struct Block {
     start: NonNull<u8>,
     bytes: usize,
+    /// Region and place in it; `None`: the allocator's.
+    home: Option<(u32, u32)>,
 }
 
 // SAFETY: a block is plain memory that its holder alone owns; it has no tie to the thread that allocated it.
@@ -40,26 +151,29 @@ impl Block {
     }
 
     /// Memory as it comes: nobody sees bytes that were not written first, so zeroing it would only touch every page.
-    fn new(bytes: usize) -> Block {
+    fn allocate(bytes: usize) -> Block {
         let layout = Block::layout(bytes);
-        // SAFETY: the layout's size is not zero: the smallest class is a disk block.
+        // SAFETY: the layout's size is not zero: it is larger than the largest class.
         let start = unsafe { alloc(layout) };
-        Block { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), bytes }
+        Block { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), bytes, home: None }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this very layout, and freed once: the block owns it.
-        unsafe { dealloc(self.start.as_ptr(), Block::layout(self.bytes)) }
+        if self.home.is_none() {
+            // SAFETY: allocated in `allocate` with this very layout, and freed once: the block owns it.
+            unsafe { dealloc(self.start.as_ptr(), Block::layout(self.bytes)) }
+        }
     }
 }
 
 impl Pool {
-    /// A store that keeps up to `free_bytes_max` bytes for reuse.
+    /// A store that keeps regions with up to about `free_bytes_max` bytes that nobody has, beyond the first of each size and what
+    /// shares a region with a block that is lent out.
     pub fn new(free_bytes_max: usize) -> Arc<Pool> {
         Arc::new(Pool {
-            free: Default::default(),
+            shelves: Default::default(),
             free_bytes: AtomicUsize::new(0),
             free_bytes_max,
             used_bytes: AtomicUsize::new(0),
@@ -71,17 +185,22 @@ impl Pool {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    fn shelf(&self, class: usize) -> MutexGuard<'_, Shelf> {
+        self.shelves[class].lock().expect("never poisoned")
+    }
+
     /// An empty buffer of at least `bytes`. Its memory holds whatever an earlier user left beyond `len`.
     pub fn take(self: &Arc<Pool>, bytes: usize) -> RecordBuffer {
-        let class = CLASS_BYTES.iter().position(|&class| class >= bytes);
-        let recycled = class.and_then(|class| self.free[class].lock().expect("never poisoned").pop());
-        let block = match (recycled, class) {
-            (Some(block), _) => {
+        let block = match CLASS_BYTES.iter().position(|&class| class >= bytes) {
+            Some(class) => {
+                let (block, is_new) = self.shelf(class).take(CLASS_BYTES[class]);
+                if is_new {
+                    self.free_bytes.fetch_add(REGION_BYTES, Ordering::Relaxed);
+                }
                 self.free_bytes.fetch_sub(block.bytes, Ordering::Relaxed);
                 block
             }
-            (None, Some(class)) => Block::new(CLASS_BYTES[class]),
-            (None, None) => Block::new(bytes.next_multiple_of(DISK_BLOCK_BYTES)),
+            None => Block::allocate(bytes.next_multiple_of(DISK_BLOCK_BYTES)),
         };
         self.used_bytes.fetch_add(block.bytes, Ordering::Relaxed);
         let shared = Shared { block: Some(block), filled: AtomicUsize::new(0), pool: self.clone() };
@@ -90,12 +209,13 @@ impl Pool {
 
     fn give_back(&self, block: Block) {
         self.used_bytes.fetch_sub(block.bytes, Ordering::Relaxed);
-        let class = CLASS_BYTES.iter().position(|&class| class == block.bytes);
-        if let Some(class) = class
-            && self.free_bytes.load(Ordering::Relaxed) + block.bytes <= self.free_bytes_max
-        {
-            self.free_bytes.fetch_add(block.bytes, Ordering::Relaxed);
-            self.free[class].lock().expect("never poisoned").push(block);
+        if let Some((place, at)) = block.home {
+            let class =
+                CLASS_BYTES.iter().position(|&class| class == block.bytes).expect("what has a region is of a class");
+            let free_bytes = self.free_bytes.fetch_add(block.bytes, Ordering::Relaxed) + block.bytes;
+            if self.shelf(class).give_back(block.bytes, place, at, free_bytes > self.free_bytes_max) {
+                self.free_bytes.fetch_sub(REGION_BYTES, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -252,13 +372,59 @@ mod tests {
     }
 
     #[test]
-    fn free_memory_is_bounded() {
-        let pool = Pool::new(8 << 10);
-        let buffers: Vec<_> = (0..4).map(|_| pool.take(4096)).collect();
-        assert_eq!(pool.used_bytes(), 4 * 4096);
+    fn regions_beyond_the_bound_go_back_once_nobody_has_a_block_of_them() {
+        let pool = Pool::new(REGION_BYTES);
+        let of_region = REGION_BYTES / (256 << 10);
+        let mut buffers: Vec<_> = (0..4 * of_region).map(|_| pool.take(256 << 10)).collect();
+        assert_eq!((pool.used_bytes(), pool.free_bytes.load(Ordering::Relaxed)), (4 * REGION_BYTES, 0));
+        // One of each region is still lent out: all stay.
+        let kept: Vec<_> = (0..4).rev().map(|region| buffers.swap_remove(region * of_region)).collect();
         drop(buffers);
-        assert_eq!(pool.used_bytes(), 0);
-        assert_eq!(pool.free_bytes.load(Ordering::Relaxed), 8 << 10);
+        assert_eq!(pool.shelf(3).regions_held(), 4);
+        // What is taken now comes from them.
+        drop(pool.take(256 << 10));
+        assert_eq!(pool.shelf(3).regions_held(), 4);
+        drop(kept);
+        assert_eq!((pool.used_bytes(), pool.free_bytes.load(Ordering::Relaxed)), (0, REGION_BYTES));
+        assert_eq!(pool.shelf(3).regions_held(), 1);
+        // A place that was given back is used again.
+        let _buffers: Vec<_> = (0..2 * of_region).map(|_| pool.take(256 << 10)).collect();
+        let shelf = pool.shelf(3);
+        assert_eq!((shelf.regions.len(), shelf.regions_held()), (4, 2));
+        drop(shelf);
+    }
+
+    #[test]
+    fn the_last_region_of_a_size_stays() {
+        let pool = Pool::new(0);
+        let first = pool.take(1).address(0);
+        assert_eq!(pool.take(1).address(0), first);
+    }
+
+    #[test]
+    fn blocks_of_a_region_do_not_overlap() {
+        let pool = Pool::new(0);
+        for bytes in CLASS_BYTES {
+            let buffers: Vec<_> = (0..REGION_BYTES / bytes + 1).map(|_| pool.take(bytes)).collect();
+            for (number, buffer) in buffers.iter().enumerate() {
+                buffer.append(&vec![number as u8; bytes]);
+            }
+            for (number, buffer) in buffers.iter().enumerate() {
+                assert!(buffer.view(0..bytes).iter().all(|&byte| byte == number as u8));
+            }
+            let region = |at: usize| buffers[at].address(0) as usize / REGION_BYTES;
+            assert!((1..buffers.len() - 1).all(|at| region(at) == region(0)));
+            assert_ne!(region(buffers.len() - 1), region(0));
+        }
+    }
+
+    #[test]
+    fn what_is_larger_than_any_class_is_the_allocators() {
+        let pool = Pool::new(0);
+        let buffer = pool.take((1 << 20) + 1);
+        assert_eq!((buffer.capacity(), pool.used_bytes()), ((1 << 20) + 4096, (1 << 20) + 4096));
+        drop(buffer);
+        assert_eq!((pool.used_bytes(), pool.free_bytes.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

@@ -192,11 +192,11 @@ fn huge_pages(host: &Host) -> Finding {
     const PATH: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
     let finding = Finding::new(
         "transparent huge pages",
-        "madvise or never",
-        "always lets the kernel stop a core to gather pages",
+        "madvise",
+        "records lie in them, so that a write is few pieces to the disk; always lets the kernel stop a core to gather pages elsewhere",
     );
     let Some(chosen) = host.chosen(PATH) else { return finding };
-    let verdict = good_if(chosen != "always", Verdict::Better);
+    let verdict = good_if(chosen == "madvise", Verdict::Better);
     finding.found(chosen, verdict).change([PATH.to_owned()], "madvise")
 }
 
@@ -459,6 +459,11 @@ mod tests {
                 "transparent huge pages",
                 &[("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never")],
                 Verdict::Good,
+            ),
+            (
+                "transparent huge pages",
+                &[("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]")],
+                Verdict::Better,
             ),
             ("swap", &[("proc/swaps", "Filename\n/swapfile file"), ("proc/sys/vm/swappiness", "60")], Verdict::Better),
             ("swap", &[("proc/swaps", "Filename"), ("proc/sys/vm/swappiness", "60")], Verdict::Good),
