@@ -32,6 +32,15 @@ impl<D: Disk> CoreLog<D> {
         outcome.map(drop)
     }
 
+    /// Whether the disk is so far behind that `admit` would put any batch off: asked before a batch is checked, since those that were put off
+    /// are taken up again and again.
+    pub fn is_behind(&self) -> bool {
+        let mut state = self.0.state.borrow_mut();
+        let is_behind = state.writer.admit() == Err(Refused::Backlog) || state.commits.is_backlogged();
+        state.counters.journal.refused_backlog += u64::from(is_behind);
+        is_behind
+    }
+
     /// The first offset that can be read; 0 for a partition that is gone.
     pub fn start_offset(&self, log: LogIndex) -> Offset {
         self.0.state.borrow().log(log).map_or(0, |partition| partition.start_offset)

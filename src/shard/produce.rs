@@ -104,13 +104,16 @@ impl<D: Disk> Shard<D> {
         let Some(slot) = self.slot(id) else {
             return if self.is_awaited(id) { Outcome::Awaited } else { refused(ErrorCode::NotLeaderOrFollower, None) };
         };
+        if self.disk_full {
+            return refused(ErrorCode::KafkaStorageError, Some("The disk is full: free space, or lower retention."));
+        }
+        if self.log.is_behind() {
+            return Outcome::Backlog;
+        }
         let header = match batch::check_produced(records) {
             Ok(header) => header,
             Err(error) => return refused(error.code(), Some(error.message())),
         };
-        if self.disk_full {
-            return refused(ErrorCode::KafkaStorageError, Some("The disk is full: free space, or lower retention."));
-        }
         let partition = &mut self.partitions[slot as usize];
         match self.log.admit(partition.log, records.len()) {
             Ok(()) => {}
