@@ -32,11 +32,12 @@ impl<D: Disk> CoreLog<D> {
         outcome.map(drop)
     }
 
-    /// Whether the disk is so far behind that `admit` would put any batch off: asked before a batch is checked, since those that were put off
-    /// are taken up again and again.
-    pub fn is_behind(&self) -> bool {
+    /// Whether `admit` would put a batch of this size off because the disk is behind. Asked before a batch is checked, since those that were
+    /// put off are taken up again each turn.
+    pub fn is_behind(&self, batch_bytes: usize) -> bool {
         let mut state = self.0.state.borrow_mut();
-        let is_behind = state.writer.admit() == Err(Refused::Backlog) || state.commits.is_backlogged();
+        let is_behind =
+            state.writer.admit() == Err(Refused::Backlog) || state.commits.is_behind(&state.ring, batch_bytes);
         state.counters.journal.refused_backlog += u64::from(is_behind);
         is_behind
     }

@@ -52,6 +52,12 @@ struct Arena<D: Disk> {
     done: bool,
 }
 
+impl<D: Disk> Arena<D> {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.limit - self.buffer.len() >= bytes
+    }
+}
+
 /// A commit that has become durable, in order.
 pub(crate) struct Committed {
     pub file_sequence: u32,
@@ -112,8 +118,18 @@ impl<D: Disk> Commits<D> {
         self.durable_sequence
     }
 
-    pub fn is_backlogged(&self) -> bool {
-        self.sealed_bytes >= self.backlog_bytes_max
+    /// Whether `reserve` puts a batch of this size off: the open commit has no room for it, and with that one as much would wait for the disk
+    /// as may; or the ring has used what room it has for batches.
+    pub fn is_behind(&self, ring: &Ring<D>, batch_bytes: usize) -> bool {
+        if ring.is_beyond_limit() {
+            return true;
+        }
+        let open_bytes = match &self.open {
+            Some(open) if open.has_room(record_bytes(batch_bytes)) => return false,
+            Some(open) => open.buffer.len().next_multiple_of(DISK_BLOCK_BYTES),
+            None => 0,
+        };
+        self.sealed_bytes + open_bytes >= self.backlog_bytes_max
     }
 
     /// Makes room for a record of `payload_bytes`. `essential`: a record without a
@@ -129,13 +145,10 @@ impl<D: Disk> Commits<D> {
         essential: bool,
     ) -> Result<(), Refused> {
         let bytes = record_bytes(payload_bytes);
-        if ring.is_beyond_limit() && !essential {
-            // This room is for what frees the other files.
+        if !essential && self.is_behind(ring, payload_bytes) {
             return Err(Refused::Backlog);
         }
-        if let Some(open) = &self.open
-            && open.limit - open.buffer.len() >= bytes
-        {
+        if self.open.as_ref().is_some_and(|open| open.has_room(bytes)) {
             return Ok(());
         }
         let blocks = bytes.next_multiple_of(DISK_BLOCK_BYTES);
@@ -143,9 +156,6 @@ impl<D: Disk> Commits<D> {
             return Err(Refused::TooLarge);
         }
         self.seal();
-        if self.is_backlogged() && !essential {
-            return Err(Refused::Backlog);
-        }
         if self.position + blocks as u64 > ring.file_bytes() {
             ring.next_file(essential)?;
             self.position = FIRST_COMMIT_AT;
