@@ -14,8 +14,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long answers to what was sent are waited for at the end, where nothing is verified.
-const DRAIN: Duration = Duration::from_secs(10);
 /// Threads start their load together, so long after they were made.
 const HEAD_START_NS: u64 = 20_000_000;
 /// Prefilling ends when it ends.
@@ -263,7 +261,7 @@ impl Conductor {
         let client_cpu = client_cpu() - client_before;
         let broker_bytes = self.pid.and_then(host::resident_bytes);
 
-        let patience = if scenario.verify { Duration::from_secs_f64(scenario.patience_seconds) } else { DRAIN };
+        let patience = Duration::from_secs_f64(scenario.patience_seconds);
         let mut is_read_short = false;
         if !only_reads {
             plan.control.advance(Phase::Draining);

@@ -93,7 +93,7 @@ pub struct Scenario {
     pub warmup_seconds: f64,
     /// Records carry producer, number and checksum, and consumers look for what is lost, doubled, out of order or changed.
     pub verify: bool,
-    /// How long the broker may be away before a verified run gives up on it.
+    /// How long answers are waited for at the end, and how long the broker may be away before a verified run gives up on it.
     pub patience_seconds: f64,
     /// Threads, each on a CPU of its own.
     pub threads: usize,
