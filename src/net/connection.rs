@@ -58,6 +58,8 @@ pub struct Connection {
     pub lent: usize,
     /// The socket has more to read than was taken.
     pub readable: bool,
+    /// Bytes of its last request, with its length.
+    pub last_bytes: usize,
     /// Its last read was small.
     pub reads_little: bool,
     /// It is in the core's list of connections to read together.
@@ -88,6 +90,7 @@ impl Connection {
             unsent_since: None,
             lent: 0,
             readable: false,
+            last_bytes: 0,
             reads_little: false,
             gathered: false,
             listed: false,

@@ -4,9 +4,8 @@
 //! announces.
 
 use crate::base::limits::{OTHER_REQUEST_BYTES_MAX, REQUEST_BYTES_MIN};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::fmt;
-use std::ops::Range;
 
 /// Bytes of the length in front of a frame.
 pub const LENGTH_BYTES: usize = 4;
@@ -83,103 +82,90 @@ fn checked_length(prefix: [u8; LENGTH_BYTES], bytes_max: usize) -> Result<usize,
 /// Bytes of a connection that have arrived and wait: for the rest of their frame, or for their turn.
 #[derive(Default)]
 pub struct Inbound {
-    /// All of it initialised, so that a buffer which is used again is not zeroed again.
     buffer: Vec<u8>,
-    /// Bytes of `buffer` that are held.
-    filled: usize,
     /// The most that was held since `shrink` was last asked.
     peak: usize,
 }
 
 impl Inbound {
     pub fn is_empty(&self) -> bool {
-        self.filled == 0
+        self.buffer.is_empty()
     }
 
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.filled]
+        &self.buffer
     }
 
     /// Memory in use, filled or not.
     pub fn capacity(&self) -> usize {
-        self.buffer.len()
+        self.buffer.capacity()
     }
 
-    /// Takes out the memory and how many bytes of it are held. `recycle` gives it back when they have been used.
-    pub fn take(&mut self) -> (Bytes, usize) {
-        self.peak = self.peak.max(self.filled);
-        (Bytes::from(std::mem::take(&mut self.buffer)), std::mem::take(&mut self.filled))
+    /// Takes out what is held, and the memory with it. `recycle` gives it back when it has been used.
+    pub fn take(&mut self) -> Bytes {
+        self.peak = self.peak.max(self.buffer.len());
+        Bytes::from(std::mem::take(&mut self.buffer))
     }
 
-    /// Takes memory back that `take` gave, if nobody keeps a part of it and no other is in use; `rest` of it is held on.
-    /// Without `keep`, only what `rest` needs is held.
-    pub fn recycle(&mut self, taken: Bytes, rest: Range<usize>, keep: bool) {
-        if keep && self.buffer.is_empty() && taken.is_unique() {
-            // Not a copy: the only owner gets the memory itself.
+    /// Takes memory back that `take` gave, if nobody keeps a part of it and no other is in use; all but the first `used` bytes of it are
+    /// held on. Without `keep`, only what those need is held.
+    pub fn recycle(&mut self, mut taken: Bytes, used: usize, keep: bool) {
+        taken.advance(used);
+        if keep && self.buffer.capacity() == 0 && taken.is_unique() {
+            // The only owner gets the memory itself; what is left of its content moves to the front.
             self.buffer = Vec::from(taken);
-            self.filled = rest.len();
-            self.buffer.copy_within(rest, 0);
-        } else if !rest.is_empty() {
-            self.hold(&taken[rest]);
+        } else if !taken.is_empty() {
+            self.hold(&taken);
         }
     }
 
     /// Gives memory back of which not even a quarter was used since the last time.
     pub fn shrink(&mut self) {
-        let used = std::mem::take(&mut self.peak).max(self.filled);
-        if used < self.buffer.len() / 4 || used == 0 {
-            let mut smaller = Vec::new();
-            if self.filled > 0 {
-                smaller.reserve_exact(self.filled.max(FIRST_BYTES));
-                smaller.extend_from_slice(self.bytes());
-                smaller.resize(self.filled.max(FIRST_BYTES), 0);
+        let used = std::mem::take(&mut self.peak).max(self.buffer.len());
+        if used < self.buffer.capacity() / 4 || used == 0 {
+            let held = std::mem::take(&mut self.buffer);
+            if !held.is_empty() {
+                self.hold(&held);
             }
-            self.buffer = smaller;
         }
     }
 
     /// Holds `bytes` after what is already held.
     pub fn hold(&mut self, bytes: &[u8]) {
-        let end = self.filled + bytes.len();
-        if end > self.buffer.len() {
-            self.grow(end.max(FIRST_BYTES));
+        let end = self.buffer.len() + bytes.len();
+        if end > self.buffer.capacity() {
+            self.grow(end.max(FIRST_BYTES) - self.buffer.capacity());
         }
-        self.buffer[self.filled..end].copy_from_slice(bytes);
-        self.filled = end;
+        self.buffer.extend_from_slice(bytes);
     }
 
-    fn grow(&mut self, bytes: usize) {
-        self.buffer.reserve_exact(bytes - self.buffer.len());
-        self.buffer.resize(bytes, 0);
+    /// Takes so much more memory.
+    pub fn grow(&mut self, bytes: usize) {
+        self.buffer.reserve_exact(self.buffer.capacity() + bytes - self.buffer.len());
     }
 
     /// Bytes that are still missing from the first frame held, 0 if it is whole. The length itself counts, too.
     pub fn missing(&self, bytes_max: usize) -> Result<usize, FrameError> {
         let Some(frame) = frame_bytes(self.bytes(), bytes_max)? else {
-            return Ok(LENGTH_BYTES - self.filled);
+            return Ok(LENGTH_BYTES - self.buffer.len());
         };
-        Ok((LENGTH_BYTES + frame).saturating_sub(self.filled))
+        Ok((LENGTH_BYTES + frame).saturating_sub(self.buffer.len()))
     }
 
-    /// How much larger the memory must become before some of `missing` bytes can be received. 0: there is room.
-    pub fn growth(&self, missing: usize) -> usize {
-        if self.filled < self.buffer.len() { 0 } else { self.wanted(missing) - self.buffer.len() }
-    }
-
-    /// Twice what has arrived, but no more than the frame: one of 90 MiB that is only announced holds 4 KiB.
-    fn wanted(&self, missing: usize) -> usize {
-        (self.filled * 2).max(FIRST_BYTES).min(self.filled + missing)
-    }
-
-    /// Lets `receive` fill a room of up to `missing` bytes at the end; it says how many it has used, and something for the caller.
-    pub fn fill<R>(&mut self, missing: usize, receive: impl FnOnce(&mut [u8]) -> (usize, R)) -> R {
-        if self.growth(missing) > 0 {
-            self.grow(self.wanted(missing));
+    /// How much larger the memory must become before some of `missing` bytes can be received; 0: there is room. What is held and as much
+    /// again, or all of a frame that is as long as its peer's last one, of `last_bytes`: one of 90 MiB that is only announced holds 4 KiB.
+    pub fn growth(&self, missing: usize, last_bytes: usize) -> usize {
+        let held = self.buffer.len();
+        if held < self.buffer.capacity() {
+            return 0;
         }
-        let room = (self.buffer.len() - self.filled).min(missing);
-        let (used, result) = receive(&mut self.buffer[self.filled..self.filled + room]);
-        self.filled += used;
-        result
+        held.max(last_bytes.saturating_sub(held)).max(FIRST_BYTES).min(missing)
+    }
+
+    /// Where `missing` bytes are to be received: the memory, and how many of them it has room for.
+    pub fn room(&mut self, missing: usize) -> (&mut Vec<u8>, usize) {
+        let room = (self.buffer.capacity() - self.buffer.len()).min(missing);
+        (&mut self.buffer, room)
     }
 }
 
@@ -220,19 +206,22 @@ mod tests {
 
     #[test]
     fn a_frame_grows_with_its_bytes_and_not_with_its_announcement() {
-        let mut inbound = Inbound::default();
-        let announced = 90i32 << 20;
-        inbound.hold(&announced.to_be_bytes());
-        let mut arrived = 0;
-        while inbound.missing(100 << 20).expect("valid") > 0 && arrived < 1 << 20 {
-            let missing = inbound.missing(100 << 20).expect("valid");
-            arrived += inbound.fill(missing, |room| {
-                let used = room.len().min(1000);
-                (used, used)
-            });
-            assert!(inbound.capacity() <= (2 * (arrived + LENGTH_BYTES)).max(2 * FIRST_BYTES), "{arrived}");
+        for last in [0, 1000, 50_000] {
+            let mut inbound = Inbound::default();
+            let announced = 90i32 << 20;
+            inbound.hold(&announced.to_be_bytes());
+            let mut arrived = LENGTH_BYTES;
+            while arrived < 1 << 20 {
+                let missing = inbound.missing(100 << 20).expect("valid");
+                inbound.grow(inbound.growth(missing, last));
+                let (memory, room) = inbound.room(missing);
+                let used = room.min(1000);
+                memory.resize(memory.len() + used, 0);
+                arrived += used;
+                assert!(inbound.capacity() <= (2 * arrived).max(2 * FIRST_BYTES).max(last), "{arrived}");
+            }
+            assert_eq!(inbound.take().len(), arrived);
         }
-        assert_eq!(inbound.take().1, arrived + LENGTH_BYTES);
     }
 
     #[test]
@@ -242,9 +231,21 @@ mod tests {
         assert_eq!(inbound.missing(100), Ok(2));
         inbound.hold(&[0, 10, 1]);
         assert_eq!(inbound.missing(100), Ok(9));
-        inbound.fill(9, |room| (room.len(), ()));
+        assert_eq!(inbound.growth(9, 100), 0);
+        assert_eq!(inbound.room(9).1, 9);
+        inbound.hold(&[0; 9]);
         assert_eq!(inbound.missing(100), Ok(0));
-        assert_eq!(inbound.take().1, 14);
+        assert_eq!(inbound.take().len(), 14);
+    }
+
+    #[test]
+    fn a_frame_like_the_last_one_has_its_memory_at_once() {
+        let mut inbound = Inbound::default();
+        inbound.hold(&[0; FIRST_BYTES]);
+        assert_eq!(inbound.growth(1 << 20, 700_000), 700_000 - FIRST_BYTES);
+        assert_eq!(inbound.growth(1 << 20, 2 << 20), 1 << 20, "the frame's end");
+        assert_eq!(inbound.growth(1 << 20, 0), FIRST_BYTES);
+        assert_eq!(inbound.growth(10, 0), 10);
     }
 
     #[test]
@@ -252,15 +253,16 @@ mod tests {
         let mut inbound = Inbound::default();
         inbound.hold(b"first and rest");
         let capacity = inbound.capacity();
-        let (taken, filled) = inbound.take();
+        let taken = inbound.take();
         let memory = taken.as_ptr();
-        inbound.recycle(taken, filled - 4..filled, true);
+        let used = taken.len() - 4;
+        inbound.recycle(taken, used, true);
         assert_eq!((inbound.bytes(), inbound.bytes().as_ptr()), (&b"rest"[..], memory));
         assert_eq!(inbound.capacity(), capacity);
 
-        let (taken, filled) = inbound.take();
+        let taken = inbound.take();
         let kept = taken.slice(..2);
-        inbound.recycle(taken, filled - 2..filled, true);
+        inbound.recycle(taken, 2, true);
         assert_eq!((inbound.bytes(), &kept[..]), (&b"st"[..], &b"re"[..]));
         assert_ne!(inbound.bytes().as_ptr(), memory);
     }
@@ -269,14 +271,14 @@ mod tests {
     fn memory_that_is_not_used_any_more_goes_though_a_little_is_held() {
         let mut inbound = Inbound::default();
         inbound.hold(&vec![7; 1 << 20]);
-        let (taken, filled) = inbound.take();
-        inbound.recycle(taken, filled - 3..filled, true);
+        let taken = inbound.take();
+        inbound.recycle(taken, (1 << 20) - 3, true);
         inbound.shrink();
         assert_eq!(inbound.capacity(), 1 << 20, "it was used a moment ago");
         inbound.shrink();
         assert_eq!((inbound.capacity(), inbound.bytes()), (FIRST_BYTES, &[7; 3][..]));
-        let (taken, filled) = inbound.take();
-        inbound.recycle(taken, filled..filled, false);
+        let taken = inbound.take();
+        inbound.recycle(taken, 3, false);
         assert_eq!(inbound.capacity(), 0);
     }
 }

@@ -19,6 +19,8 @@ const READ_BYTES_MAX: usize = 1 << 20;
 const GATHERED_MAX: usize = 32;
 /// What one of them may bring. A connection that brought more the last time is read on its own, with all the room there is.
 const GATHERED_BYTES: usize = SCRATCH_BYTES / GATHERED_MAX;
+/// A frame of so much would seldom be whole in the scratch buffer, behind others.
+const LARGE_FRAME_BYTES: usize = SCRATCH_BYTES / 4;
 
 impl Server {
     /// Takes requests of a connection: those it holds first, then what its socket has.
@@ -55,10 +57,13 @@ impl Server {
             return Received::Waits;
         }
         if missing > 0 {
-            let growth = connection.inbound.growth(missing);
-            if growth > 0 && !self.budget.allows(id, growth) {
-                self.starve(id);
-                return Received::Waits;
+            let growth = connection.inbound.growth(missing, connection.last_bytes);
+            if growth > 0 {
+                if !self.budget.allows(id, growth) {
+                    self.starve(id);
+                    return Received::Waits;
+                }
+                connection.inbound.grow(growth);
             }
         }
         self.read_socket(id, missing, now)
@@ -75,13 +80,13 @@ impl Server {
             self.starve(id);
             return Received::Waits;
         }
-        let (held, filled) = connection.inbound.take();
+        let held = connection.inbound.take();
         let keep = !self.budget.is_short();
-        match self.take_frames(id, &held[..filled], Some(&held), now) {
+        match self.take_frames(id, &held, Some(&held), now) {
             Err(why) => Received::Bad(why),
             Ok(taken) => {
                 if let Some(connection) = self.connections.find(id) {
-                    connection.inbound.recycle(held, taken..filled, keep);
+                    connection.inbound.recycle(held, taken, keep);
                 }
                 self.lend(id);
                 Received::More(taken)
@@ -92,21 +97,19 @@ impl Server {
     /// Reads from the socket: up to `missing` bytes to the frame that is held, the rest into the scratch buffer.
     fn read_socket(&mut self, id: u64, missing: usize, now: Now) -> Received {
         let Some(connection) = self.connections.find(id) else { return Received::Waits };
-        // What is not taken at once will be held, so that no more is read than there is memory to hold it.
-        let scratch_bytes = self.budget.room().clamp(FIRST_BYTES, SCRATCH_BYTES);
+        // What is not taken at once will be held, so that no more is read than there is memory to hold it. Behind a large frame comes another,
+        // as a rule: it is to be received where it will be held.
+        let most = if connection.last_bytes >= LARGE_FRAME_BYTES { FIRST_BYTES } else { SCRATCH_BYTES };
+        let scratch_bytes = self.budget.room().clamp(FIRST_BYTES, most);
         let scratch = &mut self.scratch[..scratch_bytes];
-        let socket = &connection.socket;
         let (result, room, offered) = if missing == 0 {
-            (socket.receive(&mut [], scratch), 0, scratch.len())
+            (connection.socket.receive(scratch), 0, scratch.len())
         } else {
-            connection.inbound.fill(missing, |room| {
-                // Only behind a whole frame may the next one begin in the scratch buffer.
-                let rest = if room.len() == missing { scratch } else { &mut [] };
-                let offered = room.len() + rest.len();
-                let result = socket.receive(room, rest);
-                let used = result.as_ref().map_or(0, |bytes| (*bytes).min(room.len()));
-                (used, (result, room.len(), offered))
-            })
+            let (memory, room) = connection.inbound.room(missing);
+            // Only behind a whole frame may the next one begin in the scratch buffer.
+            let rest = if room == missing { scratch } else { &mut [] };
+            let offered = room + rest.len();
+            (connection.socket.receive_behind(memory, room, rest), room, offered)
         };
         let read = match self.note_read(id, result, offered, now) {
             Ok(read) => read,
@@ -191,7 +194,7 @@ impl Server {
             if let Some(connection) = self.connections.find(*id) {
                 connection.gathered = false;
                 if self.phase == Phase::Serving && !connection.closing {
-                    *result = Some(connection.socket.receive(&mut [], room));
+                    *result = Some(connection.socket.receive(room));
                 }
             }
         }
@@ -280,7 +283,8 @@ impl Server {
                     return Err(why);
                 }
             }
-            at += LENGTH_BYTES + length;
+            connection.last_bytes = LENGTH_BYTES + length;
+            at += connection.last_bytes;
         }
         drop(shard);
         if starves {

@@ -123,27 +123,42 @@ impl Socket {
         if asked < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
     }
 
-    /// Reads what is there into `first`, then `second`. 0 is the end of the stream.
+    /// Reads what is there into `target`. 0 is the end of the stream.
     ///
     /// # Errors
     /// `WouldBlock` where nothing is there.
-    pub fn receive(&self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
-        let read = if first.is_empty() {
-            // SAFETY: the slice is borrowed mutably through the call.
-            unsafe { libc::recv(self.descriptor(), second.as_mut_ptr().cast(), second.len(), libc::MSG_DONTWAIT) }
-        } else {
-            let mut pieces = [
-                libc::iovec { iov_base: first.as_mut_ptr().cast(), iov_len: first.len() },
-                libc::iovec { iov_base: second.as_mut_ptr().cast(), iov_len: second.len() },
-            ];
-            // SAFETY: an all-zero msghdr is valid: no name, no control data.
-            let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-            message.msg_iov = pieces.as_mut_ptr();
-            message.msg_iovlen = pieces.len();
-            // SAFETY: the pieces point to two slices that are borrowed mutably through the call.
-            unsafe { libc::recvmsg(self.descriptor(), &mut message, libc::MSG_DONTWAIT) }
-        };
+    pub fn receive(&self, target: &mut [u8]) -> io::Result<usize> {
+        // SAFETY: the slice is borrowed mutably through the call.
+        let read =
+            unsafe { libc::recv(self.descriptor(), target.as_mut_ptr().cast(), target.len(), libc::MSG_DONTWAIT) };
         if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
+    }
+
+    /// Reads what is there: up to `room` bytes behind what `buffer` holds, which has memory for them, then into `rest`. 0 is the end of the
+    /// stream.
+    ///
+    /// # Errors
+    /// As `receive`.
+    pub fn receive_behind(&self, buffer: &mut Vec<u8>, room: usize, rest: &mut [u8]) -> io::Result<usize> {
+        let held = buffer.len();
+        let first = &mut buffer.spare_capacity_mut()[..room];
+        let mut pieces = [
+            libc::iovec { iov_base: first.as_mut_ptr().cast(), iov_len: first.len() },
+            libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() },
+        ];
+        // SAFETY: an all-zero msghdr is valid: no name, no control data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = pieces.as_mut_ptr();
+        message.msg_iovlen = pieces.len();
+        // SAFETY: the pieces point to memory that is borrowed mutably through the call.
+        let read = unsafe { libc::recvmsg(self.descriptor(), &mut message, libc::MSG_DONTWAIT) };
+        if read < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let read = read as usize;
+        // SAFETY: the first piece lies within the buffer's memory, and the kernel has filled its front before it went on to the second.
+        unsafe { buffer.set_len(held + read.min(room)) };
+        Ok(read)
     }
 
     /// Sends the front of `pieces` (at most `SEND_PIECES_MAX`); returns how many bytes the socket took. `more`: further bytes
