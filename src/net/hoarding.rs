@@ -52,9 +52,15 @@ impl Pace {
         !self.held_up && now.since(self.since) >= UNREAD_MS_MAX * 1_000_000
     }
 
-    fn fault(&self, now: Nanos) -> Option<Fault> {
+    /// Whether this is still the stretch without progress that `seen` was of: what moves after a look counts at the next one.
+    pub fn is_still(&self, seen: &Pace) -> bool {
+        self.since == seen.since
+    }
+
+    /// As of the last look.
+    fn fault(&self) -> Option<Fault> {
         let (ms_max, fault) = if self.held_up { (HELD_UP_MS_MAX, Fault::HeldUp) } else { (SLOW_MS_MAX, Fault::Slow) };
-        (now.since(self.since) >= ms_max * 1_000_000).then_some(fault)
+        (self.looked.since(self.since) >= ms_max * 1_000_000).then_some(fault)
     }
 }
 
@@ -80,11 +86,11 @@ pub enum Fault {
 
 /// The connections to close: none while nobody waits; else all that are slow or were held up for too long, at once, since those
 /// that get the memory next may be no better.
-pub fn to_close(holders: &[Holder], now: Nanos) -> Vec<(Holder, Fault)> {
+pub fn to_close(holders: &[Holder]) -> Vec<(Holder, Fault)> {
     if !holders.iter().any(|holder| holder.waits) {
         return Vec::new();
     }
-    holders.iter().filter_map(|holder| Some((*holder, holder.pace.fault(now)?))).collect()
+    holders.iter().filter_map(|holder| Some((*holder, holder.pace.fault()?))).collect()
 }
 
 #[cfg(test)]
@@ -92,15 +98,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// One that was looked at last just now, and last got on at `since_ms`.
+    /// One that last got on at `since_ms`.
     fn holder(connection: u64, since_ms: u64, held_up: bool, waits: bool) -> Holder {
-        let since = Nanos::from_ms(since_ms);
-        let pace = Pace { held_up, looked: since, ..Pace::new(since) };
+        let pace = Pace { held_up, ..Pace::new(Nanos::from_ms(since_ms)) };
         Holder { connection, bytes: 1 << 20, pace, waits }
     }
 
+    /// Who goes where all were looked at just now.
     fn closed(holders: &[Holder], now_ms: u64) -> Vec<(u64, Fault)> {
-        let closed = to_close(holders, Nanos::from_ms(now_ms));
+        let looked = |holder: &Holder| Pace { looked: Nanos::from_ms(now_ms), ..holder.pace };
+        let holders: Vec<_> = holders.iter().map(|holder| Holder { pace: looked(holder), ..*holder }).collect();
+        let closed = to_close(&holders);
         closed.into_iter().map(|(holder, fault)| (holder.connection, fault)).collect()
     }
 
@@ -140,7 +148,7 @@ mod tests {
             let found = (1..).zip(seconds).find(|&(second, &received)| {
                 pace.advance(received);
                 pace.look(false, Nanos::from_ms(second * 1000));
-                pace.fault(Nanos::from_ms(second * 1000)) == Some(Fault::Slow)
+                pace.fault() == Some(Fault::Slow)
             });
             assert_eq!(found.map(|(second, _)| second), slow_at, "{seconds:?}");
         }
@@ -160,11 +168,11 @@ mod tests {
         let mut pace = Pace::new(Nanos(0));
         pace.look(true, Nanos::from_ms(1000));
         pace.look(true, Nanos::from_ms(9_000));
-        assert_eq!(pace.fault(Nanos::from_ms(9_000)), None);
+        assert_eq!(pace.fault(), None);
         pace.look(false, Nanos::from_ms(10_000));
-        assert_eq!(pace.fault(Nanos::from_ms(11_000)), None);
+        assert_eq!(pace.fault(), None);
         pace.look(false, Nanos::from_ms(12_000));
-        assert_eq!(pace.fault(Nanos::from_ms(12_000)), Some(Fault::Slow));
+        assert_eq!(pace.fault(), Some(Fault::Slow));
     }
 
     #[test]
@@ -210,7 +218,7 @@ mod tests {
                 now_ms += ms;
                 pace.advance((ms * 65_536 / 1000) as usize + 1 + more);
                 pace.look(false, Nanos::from_ms(now_ms));
-                prop_assert_eq!(pace.fault(Nanos::from_ms(now_ms)), None);
+                prop_assert_eq!(pace.fault(), None);
             }
         }
 
@@ -231,7 +239,11 @@ mod tests {
                 now_ms += 1000;
                 pace.look(held_up, Nanos::from_ms(now_ms));
             }
-            prop_assert!(pace.fault(Nanos::from_ms(now_ms)).is_some(), "{:?}", pace);
+            prop_assert!(pace.fault().is_some(), "{:?}", pace);
+            // A byte is not enough to stay, another request is.
+            let seen = pace;
+            pace.advance(1);
+            prop_assert!(pace.is_still(&seen) && !Pace::new(Nanos::from_ms(now_ms)).is_still(&seen), "{:?}", pace);
         }
     }
 }

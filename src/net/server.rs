@@ -8,6 +8,7 @@ use super::outbound::Sender;
 use super::quiet::RateLimit;
 use super::report::Reporter;
 use super::spans::Spans;
+use super::upkeep::Round;
 use crate::api::{Api, Finished};
 use crate::base::counters::{ConnectionCounters, CoreCounters};
 use crate::base::measures::{ListenerMeasures, Measures, TurnMeasures};
@@ -123,6 +124,7 @@ pub struct Server {
     pub(super) phase: Phase,
     closed: Rc<std::cell::Cell<bool>>,
     pub(super) next_tick: Nanos,
+    pub(super) round: Round,
     complaints: RateLimit,
     pub(super) counters: ConnectionCounters,
     pub(super) spans: Spans,
@@ -162,6 +164,7 @@ impl Server {
             phase: Phase::Serving,
             closed: Rc::default(),
             next_tick: Nanos(0),
+            round: Round::default(),
             complaints: RateLimit::default(),
             counters: ConnectionCounters::default(),
             spans: Spans::default(),

@@ -1,5 +1,7 @@
 //! Numbered places for what waits. A number is never used again while something could still name its former holder.
 
+use std::ops::Range;
+
 /// Holds values under ids. An id is its place and the place's generation, so a stale one finds nothing.
 #[derive(Debug)]
 pub struct Slab<T> {
@@ -52,8 +54,18 @@ impl<T> Slab<T> {
 
     /// The ids in use.
     pub fn ids(&self) -> Vec<u64> {
-        let used = self.places.iter().zip(0u64..).filter(|((_, slot), _)| slot.is_some());
-        used.map(|((generation, _), place)| u64::from(*generation) << 32 | place).collect()
+        self.ids_in(0..self.places.len())
+    }
+
+    /// How many places there are, used or not.
+    pub fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The ids in use at some of the places.
+    pub fn ids_in(&self, places: Range<usize>) -> Vec<u64> {
+        let used = self.places[places.clone()].iter().zip(places).filter(|((_, slot), _)| slot.is_some());
+        used.map(|((generation, _), place)| u64::from(*generation) << 32 | place as u64).collect()
     }
 }
 
@@ -71,6 +83,8 @@ mod tests {
         assert_eq!(slab.find(first), None);
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.find(second), Some(&mut 'b'));
-        assert_eq!(slab.ids(), [second]);
+        let third = slab.insert('c');
+        assert_eq!(slab.ids(), [second, third]);
+        assert_eq!((slab.ids_in(0..1), slab.ids_in(1..2), slab.ids_in(2..2)), (vec![second], vec![third], vec![]));
     }
 }
