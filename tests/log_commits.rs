@@ -2,8 +2,10 @@
 
 mod sim;
 
+use ringlog::base::limits::DISK_BLOCK_BYTES;
 use ringlog::log::LogIndex;
-use sim::bench::Bench;
+use sim::bench::{Bench, JOURNAL};
+use std::path::Path;
 
 const WINDOW_US: u64 = 2_000;
 
@@ -84,4 +86,39 @@ fn what_waits_for_its_window_is_not_acknowledged() {
     assert!(bench.world.durable.is_empty());
     bench.crash();
     assert_eq!(bench.recover()[0].1.as_ref().expect("no damage").end_offset, 0);
+}
+
+#[test]
+fn a_file_that_was_not_zeroed_is_left_for_one_that_was_and_wiped_before_it_is_used_again() {
+    let (mut bench, index) = at_rest(0);
+    // Blocks of a journal file that hold something, its header aside.
+    let filled = |bench: &Bench, name| {
+        let (_, content) = bench.files(Path::new(JOURNAL), name).remove(0);
+        content.chunks(DISK_BLOCK_BYTES).skip(1).filter(|block| block.iter().any(|&byte| byte != 0)).count()
+    };
+    let mut appended = 0;
+    let mut append = |bench: &mut Bench, times| {
+        for _ in 0..times {
+            bench.append(index, 1, 3000);
+            bench.until_durable();
+            appended += 1;
+        }
+    };
+    append(&mut bench, 1);
+    assert_eq!(bench.files(Path::new(JOURNAL), "").len(), 1, "who appends little needs one file");
+    append(&mut bench, 40);
+    let (first, second) = (filled(&bench, "journal-0"), filled(&bench, "journal-1"));
+    assert!(first < 20 && second > 20, "{first} {second}");
+    // Its records are in their segment before others come.
+    while bench.log().counters().journal.files_recycled < 1 {
+        append(&mut bench, 1);
+    }
+    while filled(&bench, "journal-0") > 0 {
+        append(&mut bench, 1);
+        assert!(bench.log().counters().journal.files_recycled < 3, "it came into use as it was");
+    }
+    bench.crash();
+    let scanned = bench.scan();
+    assert!(scanned.damage.is_empty(), "{:?}", scanned.damage);
+    assert_eq!(bench.recover()[0].1.as_ref().expect("no damage").end_offset, appended);
 }

@@ -156,8 +156,11 @@ impl<D: Disk> Commits<D> {
             return Err(Refused::TooLarge);
         }
         self.seal();
-        if self.position + blocks as u64 > ring.file_bytes() {
+        let is_full = self.position + blocks as u64 > ring.file_bytes();
+        if is_full {
             ring.next_file(essential)?;
+        }
+        if is_full || ring.leave_unwritten() {
             self.position = FIRST_COMMIT_AT;
         }
         let room = (ring.file_bytes() - self.position) as usize;

@@ -1,5 +1,8 @@
 //! The journal's files: which one is written, which wait empty, which may be used again. Made and recycled in the background.
 //!
+//! A synced write into blocks that were never written takes a transaction of the filesystem, too, and waits for any other that is under way:
+//! so files are written with zeros first, and one that could not be is left early, for one that is.
+//!
 //! A file is live until every partition has what it appended there durable in a segment, and has its latest checkpoint in a later
 //! file. Live files are freed oldest first, so a journal is always one unbroken stretch of records.
 
@@ -18,12 +21,17 @@ use std::path::{Path, PathBuf};
 const ESSENTIAL_FILES: usize = 2;
 /// Zeros are written in pieces of this size, so that commits are not held up behind them.
 const ZERO_PIECE_BYTES: usize = 1 << 20;
+/// What may be appended to a file that was not zeroed before another one is prepared. Who appends less needs none: a broker that is tried
+/// out, or started for a test.
+const UNWRITTEN_BYTES_MAX: u64 = 1 << 20;
 
 /// A file that holds records which recovery would need.
 pub(crate) struct LiveFile<F> {
     pub sequence: u32,
     pub file: F,
     number: u32,
+    /// Each of its blocks was written once.
+    is_written: bool,
     /// Partitions with bytes here that are not durable in a segment.
     pub unflushed: usize,
     /// Partitions whose latest checkpoint, or one on its way, is here.
@@ -38,11 +46,13 @@ pub(crate) struct ReadyFile<F> {
     sequence: u32,
     number: u32,
     file: F,
+    is_written: bool,
 }
 
 struct FreeFile<F> {
     number: u32,
     file: F,
+    is_written: bool,
 }
 
 /// See the module. Invariant: `live` is never empty; its last is the one being written.
@@ -74,6 +84,7 @@ pub(crate) struct Preparation<F> {
     header: FileHeader,
     /// A recycled file; `None` makes a new one.
     file: Option<F>,
+    is_written: bool,
     path: PathBuf,
     file_bytes: u64,
 }
@@ -136,7 +147,7 @@ impl<D: Disk> Ring<D> {
         self.live.len() + self.ready.len() + self.free.len() + usize::from(self.preparing)
     }
 
-    /// Goes on to the next prepared file.
+    /// Goes on to the next prepared file, since the current one, if there is one, is full.
     ///
     /// # Errors
     /// `Backlog` where none is ready, `DiskFull` where none could be made.
@@ -148,16 +159,34 @@ impl<D: Disk> Ring<D> {
         };
         self.urgent = false;
         self.essential = false;
+        if let Some(full) = self.live.back_mut() {
+            full.is_written = true;
+        }
+        self.go_on(ready);
+        Ok(())
+    }
+
+    /// Leaves the current file if it was not zeroed and the next one is ready and was; true if so.
+    pub fn leave_unwritten(&mut self) -> bool {
+        if self.current().is_written || !self.ready.front().is_some_and(|ready| ready.is_written) {
+            return false;
+        }
+        let ready = self.ready.pop_front().expect("looked at");
+        self.go_on(ready);
+        true
+    }
+
+    fn go_on(&mut self, ready: ReadyFile<D::File>) {
         self.live.push_back(LiveFile {
             sequence: ready.sequence,
             file: ready.file,
             number: ready.number,
+            is_written: ready.is_written,
             unflushed: 0,
             checkpoints: 0,
             appended: Vec::new(),
             checkpointed: Vec::new(),
         });
-        Ok(())
     }
 
     /// Files up to this sequence are to be freed: half of the ring is kept for what segments have yet to take over.
@@ -182,14 +211,15 @@ impl<D: Disk> Ring<D> {
                 return;
             }
             let file = self.live.pop_front().expect("more than one");
-            self.free.push_back(FreeFile { number: file.number, file: file.file });
+            let LiveFile { number, file, is_written, .. } = file;
+            self.free.push_back(FreeFile { number, file, is_written });
             counters.files_recycled += 1;
         }
     }
 
-    /// Adds a file of an earlier session, whose header was wiped.
+    /// Adds a file of an earlier session, whose header was wiped. Whether that one zeroed it is not known.
     pub fn adopt(&mut self, number: u32, file: D::File) {
-        self.free.push_back(FreeFile { number, file });
+        self.free.push_back(FreeFile { number, file, is_written: false });
     }
 
     /// Whether one more file of an earlier session fits.
@@ -199,7 +229,9 @@ impl<D: Disk> Ring<D> {
 
     /// What to prepare now, if anything. `position` is how far the current file is filled.
     pub fn preparation(&mut self, position: u64) -> Option<Preparation<D::File>> {
-        let soon = self.urgent || position > self.file_bytes / 4;
+        let is_written = self.live.back().is_some_and(|current| current.is_written);
+        let most = if is_written { self.file_bytes / 4 } else { UNWRITTEN_BYTES_MAX.min(self.file_bytes / 16) };
+        let soon = self.urgent || position > most;
         if self.preparing || !self.ready.is_empty() || !soon {
             return None;
         }
@@ -220,11 +252,11 @@ impl<D: Disk> Ring<D> {
 
     fn prepare(&mut self, free: Option<FreeFile<D::File>>) -> Preparation<D::File> {
         self.preparing = true;
-        let (number, file) = match free {
-            Some(free) => (free.number, Some(free.file)),
+        let (number, file, is_written) = match free {
+            Some(free) => (free.number, Some(free.file), free.is_written),
             None => {
                 self.next_number += 1;
-                (self.next_number - 1, None)
+                (self.next_number - 1, None, false)
             }
         };
         let sequence = self.next_sequence;
@@ -234,6 +266,7 @@ impl<D: Disk> Ring<D> {
             number,
             header: FileHeader::new(self.core, sequence, self.session, self.salt, first_live),
             file,
+            is_written,
             path: dir::journal_path(&self.dir, number),
             file_bytes: self.file_bytes,
         }
@@ -263,18 +296,16 @@ impl<D: Disk> Ring<D> {
 }
 
 impl<F: Clone> Preparation<F> {
-    /// Makes or recycles the file. `is_urgent` ends the zeroing of a new one early.
+    /// Makes or recycles the file. `is_urgent` ends the zeroing early.
     pub async fn run<D: Disk<File = F>>(
         self,
         disk: &D,
         is_urgent: impl Fn() -> bool,
     ) -> Result<ReadyFile<F>, (PathBuf, io::Error)> {
-        let outcome = match &self.file {
-            Some(file) => self.write_header(disk, file).await.map(|()| file.clone()),
-            None => self.create(disk, is_urgent).await,
-        };
-        match outcome {
-            Ok(file) => Ok(ReadyFile { sequence: self.header.file_sequence, number: self.number, file }),
+        match self.prepare(disk, is_urgent).await {
+            Ok((file, is_written)) => {
+                Ok(ReadyFile { sequence: self.header.file_sequence, number: self.number, file, is_written })
+            }
             Err(error) => {
                 if self.file.is_none() {
                     // Gives back what a full disk did allow; if that fails too, the next start finds an unused file.
@@ -285,26 +316,46 @@ impl<F: Clone> Preparation<F> {
         }
     }
 
-    async fn create<D: Disk<File = F>>(&self, disk: &D, is_urgent: impl Fn() -> bool) -> io::Result<F> {
+    async fn prepare<D: Disk<File = F>>(&self, disk: &D, is_urgent: impl Fn() -> bool) -> io::Result<(F, bool)> {
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => self.create(disk).await?,
+        };
+        // Before the zeros: by its old header, a recycled file that is half wiped would be a damaged one.
+        self.write_header(disk, &file).await?;
+        if self.file.is_none() {
+            disk.sync(&file).await?;
+            if let Some(dir) = self.path.parent() {
+                disk.sync_dir(dir).await?;
+            }
+        }
+        let is_written = self.is_written || self.zero(disk, &file, is_urgent).await?;
+        Ok((file, is_written))
+    }
+
+    async fn create<D: Disk<File = F>>(&self, disk: &D) -> io::Result<F> {
         let file = disk.open(&self.path, OpenMode::CreateDirect).await?;
         disk.set_file_bytes(&file, self.file_bytes).await?;
         disk.allocate(&file, 0, self.file_bytes).await?;
+        Ok(file)
+    }
+
+    /// True where it came to the file's end.
+    async fn zero<D: Disk<File = F>>(&self, disk: &D, file: &F, is_urgent: impl Fn() -> bool) -> io::Result<bool> {
         let zeros = disk.buffer(ZERO_PIECE_BYTES);
         let mut position = FIRST_COMMIT_AT;
-        while position < self.file_bytes && !is_urgent() {
+        while position < self.file_bytes {
+            if is_urgent() {
+                return Ok(false);
+            }
             if zeros.is_empty() {
                 zeros.append(&vec![0; ZERO_PIECE_BYTES]);
             }
             let bytes = (self.file_bytes - position).min(ZERO_PIECE_BYTES as u64);
-            disk.write(&file, position, &zeros, 0..bytes as usize, true).await?;
+            disk.write(file, position, &zeros, 0..bytes as usize, true).await?;
             position += bytes;
         }
-        self.write_header(disk, &file).await?;
-        disk.sync(&file).await?;
-        if let Some(dir) = self.path.parent() {
-            disk.sync_dir(dir).await?;
-        }
-        Ok(file)
+        Ok(true)
     }
 
     async fn write_header<D: Disk<File = F>>(&self, disk: &D, file: &F) -> io::Result<()> {
