@@ -238,7 +238,13 @@ impl Disk for CoreDisk {
     type Buffer = RecordBuffer;
 
     fn buffer(&self, bytes: usize) -> RecordBuffer {
-        self.pool.take(bytes)
+        let buffer = self.pool.take(bytes);
+        if self.pool.is_spare_wanted() {
+            let pool = self.pool.clone();
+            // Nobody waits for it.
+            drop(self.helper.run(move || pool.stock_up()));
+        }
+        buffer
     }
 
     fn submit_write(

@@ -11,7 +11,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Sizes that are cut from regions and recycled; larger blocks are the allocator's, one by one.
@@ -22,6 +22,10 @@ const REGION_BYTES: usize = 2 << 20;
 /// A core's store of blocks. Blocks may come back from other cores, hence the locks; they are taken once per block, not per record.
 pub struct Pool {
     shelves: [Mutex<Shelf>; CLASS_BYTES.len()],
+    /// Memory for the next region, its pages there already: in the middle of a turn they took up to 7 ms.
+    spare: Mutex<Option<Mapping>>,
+    /// The spare was used, or was not there, since `is_spare_wanted` was last asked.
+    spare_wanted: AtomicBool,
     /// Bytes of regions that nobody has.
     free_bytes: AtomicUsize,
     free_bytes_max: usize,
@@ -39,19 +43,16 @@ struct Shelf {
     open: Vec<u32>,
 }
 
-/// Memory that the kernel backs with one huge page where it can.
-struct Region {
+/// Memory of the size and alignment of a region, which the kernel backs with one huge page where it can.
+struct Mapping {
     start: NonNull<u8>,
-    /// Places of the blocks that nobody has.
-    free: Vec<u32>,
 }
 
-// SAFETY: plain memory without a tie to the thread that mapped it; only holders of its blocks read and write it.
-unsafe impl Send for Region {}
+// SAFETY: plain memory without a tie to the thread that mapped it; only holders of blocks cut from it read and write it.
+unsafe impl Send for Mapping {}
 
-impl Region {
-    /// A region cut into blocks of `bytes`.
-    fn new(bytes: usize) -> Region {
+impl Mapping {
+    fn new() -> Mapping {
         let layout = Layout::from_size_align(REGION_BYTES, REGION_BYTES).expect("a power of two");
         // SAFETY: a new anonymous mapping, which touches no other memory.
         let mapped = unsafe {
@@ -73,25 +74,43 @@ impl Region {
             libc::madvise(start, REGION_BYTES, libc::MADV_HUGEPAGE);
             start
         };
-        let start = NonNull::new(start.cast()).expect("a mapping is not at 0");
-        Region { start, free: (0..(REGION_BYTES / bytes) as u32).rev().collect() }
+        Mapping { start: NonNull::new(start.cast()).expect("a mapping is not at 0") }
+    }
+
+    /// Has the kernel find and zero the memory now, and not when it is first written to.
+    fn populate(&self) {
+        // SAFETY: the mapping's own range. A kernel that does not know the advice (before 5.14) leaves it to the first write.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), REGION_BYTES, libc::MADV_POPULATE_WRITE) };
     }
 }
 
-impl Drop for Region {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped in `new`, unmapped once. Nobody has a block of it: a shelf drops only whole regions, and lives as long as its pool,
-        // which every block keeps.
+        // SAFETY: mapped in `new`, unmapped once. Nobody has a block of it: a shelf lets go only of whole regions, and lives as long as its
+        // pool, which every block keeps.
         unsafe { libc::munmap(self.start.as_ptr().cast(), REGION_BYTES) };
     }
 }
 
+/// A mapping that blocks of one size are cut from.
+struct Region {
+    memory: Mapping,
+    /// Places of the blocks that nobody has.
+    free: Vec<u32>,
+}
+
+impl Region {
+    fn new(memory: Mapping, bytes: usize) -> Region {
+        Region { memory, free: (0..(REGION_BYTES / bytes) as u32).rev().collect() }
+    }
+}
+
 impl Shelf {
-    /// A block of `bytes`, and whether a region had to be mapped for it.
-    fn take(&mut self, bytes: usize) -> (Block, bool) {
+    /// A block of `bytes`, and whether `map` was asked for a region for it.
+    fn take(&mut self, bytes: usize, map: impl FnOnce() -> Mapping) -> (Block, bool) {
         let is_new = self.open.is_empty();
         if is_new {
-            let region = Some(Region::new(bytes));
+            let region = Some(Region::new(map(), bytes));
             let place = self.vacant.pop().unwrap_or(self.regions.len() as u32);
             match self.regions.get_mut(place as usize) {
                 Some(vacant) => *vacant = region,
@@ -106,28 +125,25 @@ impl Shelf {
             self.open.pop();
         }
         // SAFETY: within the region, and no two places overlap.
-        let start = unsafe { region.start.add(at as usize * bytes) };
+        let start = unsafe { region.memory.start.add(at as usize * bytes) };
         (Block { start, bytes, home: Some((place, at)) }, is_new)
     }
 
-    /// Takes a block back. A region that is whole again goes back to the kernel (true) where `is_enough` is kept without it; the last stays.
-    fn give_back(&mut self, bytes: usize, place: u32, at: u32, is_enough: bool) -> bool {
+    /// Takes a block back. The memory of a region that is whole again is handed out where `is_enough` is kept without it; the last stays.
+    fn give_back(&mut self, bytes: usize, place: u32, at: u32, is_enough: bool) -> Option<Mapping> {
+        let is_last = self.regions_held() == 1;
         let slot = &mut self.regions[place as usize];
         let region = slot.as_mut().expect("it has a block that is lent out");
         if region.free.is_empty() {
             self.open.push(place);
         }
         region.free.push(at);
-        let is_last = self.regions_held() == 1;
-        let slot = &mut self.regions[place as usize];
-        let is_whole = slot.as_ref().is_some_and(|region| region.free.len() == REGION_BYTES / bytes);
-        if !is_whole || !is_enough || is_last {
-            return false;
+        if region.free.len() < REGION_BYTES / bytes || !is_enough || is_last {
+            return None;
         }
-        *slot = None;
         self.vacant.push(place);
         self.open.retain(|&open| open != place);
-        true
+        slot.take().map(|region| region.memory)
     }
 
     fn regions_held(&self) -> usize {
@@ -174,6 +190,8 @@ impl Pool {
     pub fn new(free_bytes_max: usize) -> Arc<Pool> {
         Arc::new(Pool {
             shelves: Default::default(),
+            spare: Mutex::default(),
+            spare_wanted: AtomicBool::new(false),
             free_bytes: AtomicUsize::new(0),
             free_bytes_max,
             used_bytes: AtomicUsize::new(0),
@@ -185,6 +203,29 @@ impl Pool {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody should `stock_up`; true once for each region that was needed.
+    pub fn is_spare_wanted(&self) -> bool {
+        self.spare_wanted.load(Ordering::Relaxed) && self.spare_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Gets memory for the next region. May take milliseconds: not for a core's own thread.
+    pub fn stock_up(&self) {
+        if self.spare().is_none() {
+            let memory = Mapping::new();
+            memory.populate();
+            *self.spare() = Some(memory);
+        }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Option<Mapping>> {
+        self.spare.lock().expect("never poisoned")
+    }
+
+    fn map(&self) -> Mapping {
+        self.spare_wanted.store(true, Ordering::Relaxed);
+        self.spare().take().unwrap_or_else(Mapping::new)
+    }
+
     fn shelf(&self, class: usize) -> MutexGuard<'_, Shelf> {
         self.shelves[class].lock().expect("never poisoned")
     }
@@ -193,7 +234,7 @@ impl Pool {
     pub fn take(self: &Arc<Pool>, bytes: usize) -> RecordBuffer {
         let block = match CLASS_BYTES.iter().position(|&class| class >= bytes) {
             Some(class) => {
-                let (block, is_new) = self.shelf(class).take(CLASS_BYTES[class]);
+                let (block, is_new) = self.shelf(class).take(CLASS_BYTES[class], || self.map());
                 if is_new {
                     self.free_bytes.fetch_add(REGION_BYTES, Ordering::Relaxed);
                 }
@@ -213,8 +254,11 @@ impl Pool {
             let class =
                 CLASS_BYTES.iter().position(|&class| class == block.bytes).expect("what has a region is of a class");
             let free_bytes = self.free_bytes.fetch_add(block.bytes, Ordering::Relaxed) + block.bytes;
-            if self.shelf(class).give_back(block.bytes, place, at, free_bytes > self.free_bytes_max) {
+            let is_enough = free_bytes > self.free_bytes_max;
+            if let Some(memory) = self.shelf(class).give_back(block.bytes, place, at, is_enough) {
                 self.free_bytes.fetch_sub(REGION_BYTES, Ordering::Relaxed);
+                // What was there before it, if anything, goes back to the kernel.
+                *self.spare() = Some(memory);
             }
         }
     }
@@ -399,6 +443,27 @@ mod tests {
         let pool = Pool::new(0);
         let first = pool.take(1).address(0);
         assert_eq!(pool.take(1).address(0), first);
+    }
+
+    #[test]
+    fn the_next_region_is_made_ahead_of_need_or_was_given_back() {
+        let pool = Pool::new(0);
+        assert!(!pool.is_spare_wanted(), "nothing was needed yet");
+        let first = pool.take(1 << 20);
+        assert!(pool.is_spare_wanted() && !pool.is_spare_wanted());
+        pool.stock_up();
+        let spare = pool.spare().as_ref().map(|memory| memory.start.as_ptr());
+        pool.stock_up();
+        assert_eq!(pool.spare().as_ref().map(|memory| memory.start.as_ptr()), spare, "one is enough");
+        // Of any size.
+        let second = pool.take(4096);
+        assert!(Some(second.address(0)) <= spare.map(|start| start.wrapping_add(REGION_BYTES)));
+        assert!(Some(second.address(0)) >= spare && pool.spare().is_none() && pool.is_spare_wanted());
+        // Without one, it is made at once.
+        let others: Vec<_> = (0..2).map(|_| pool.take(1 << 20)).collect();
+        assert!(pool.spare().is_none());
+        drop((first, others));
+        assert!(pool.spare().is_some() && pool.shelf(4).regions_held() == 1);
     }
 
     #[test]
