@@ -23,6 +23,9 @@ const RIGHT: f64 = 18.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 40.0;
 
+/// Points of a line: more would lie upon each other.
+const POINTS_MAX: usize = 360;
+
 struct Line {
     name: String,
     colour: usize,
@@ -140,7 +143,7 @@ fn chart(title: &str, about: &str, x: &Axis, y: &Axis, lines: &[Line]) -> String
         write!(svg, r#"<polyline class="line c{}{dashed}" points="{}"/>"#, line.colour, path.join(" "))
             .expect("a string takes all");
         // Where the pointer is, the value is told.
-        for &(at, value) in line.points.iter().take(2000) {
+        for &(at, value) in &line.points {
             write!(
                 svg,
                 r#"<circle class="dot c{}" cx="{:.1}" cy="{:.1}" r="5"><title>{}: {} {} at {}</title></circle>"#,
@@ -171,13 +174,29 @@ fn chart(title: &str, about: &str, x: &Axis, y: &Axis, lines: &[Line]) -> String
     )
 }
 
+/// Of more than `POINTS_MAX` points, the lowest and the highest of each few that follow each other: what stands out is kept.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    if points.len() <= POINTS_MAX {
+        return points.to_vec();
+    }
+    let ends = |few: &[(f64, f64)]| {
+        let by_value = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
+        let (low, high) = (few.iter().min_by(by_value), few.iter().max_by(by_value));
+        let mut ends: Vec<_> = low.into_iter().chain(high).copied().collect();
+        ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ends.dedup();
+        ends
+    };
+    points.chunks(points.len().div_ceil(POINTS_MAX / 2)).flat_map(ends).collect()
+}
+
 /// Lines of `value` over the seconds of each report; reports where it is never there are left out.
 fn over_time(reports: &[Report], what: &str, is_dashed: bool, value: impl Fn(&Point) -> Option<f64>) -> Vec<Line> {
     let line = |(colour, report): (usize, &Report)| {
         let points: Vec<(f64, f64)> =
             report.series.iter().filter_map(|point| Some((point.at as f64, value(point)?))).collect();
         let name = if reports.len() == 1 { what.to_owned() } else { format!("{}: {what}", report.label) };
-        points.iter().any(|&(_, value)| value > 0.0).then_some(Line { name, colour, is_dashed, points })
+        points.iter().any(|&(_, value)| value > 0.0).then(|| Line { name, colour, is_dashed, points: thinned(&points) })
     };
     reports.iter().enumerate().filter_map(line).collect()
 }
@@ -411,4 +430,20 @@ pre{{overflow-x:auto;padding:.8rem;border:1px solid var(--rule);font-size:.85rem
         charts = charts.concat(),
         scenario = escape(&scenario),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_hour_every_peak_and_every_dip_is_drawn() {
+        let mut points: Vec<(f64, f64)> = (0..3600).map(|second| (f64::from(second), 10.0)).collect();
+        points[17].1 = 99.0;
+        points[3599].1 = 1.0;
+        let drawn = thinned(&points);
+        assert!(drawn.len() <= POINTS_MAX && drawn.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(drawn.contains(&(17.0, 99.0)) && drawn.contains(&(3599.0, 1.0)) && drawn[0].1 == 10.0);
+        assert_eq!(thinned(&points[..POINTS_MAX]), points[..POINTS_MAX]);
+    }
 }
