@@ -30,7 +30,7 @@ pub(crate) struct LiveFile<F> {
     pub sequence: u32,
     pub file: F,
     number: u32,
-    /// Each of its blocks was written once.
+    /// Its blocks were written before, but perhaps for the last ones of a file that a large batch did not fit into any more.
     is_written: bool,
     /// Partitions with bytes here that are not durable in a segment.
     pub unflushed: usize,
