@@ -71,7 +71,11 @@ impl Base {
             segments.push(Source { path, bytes, spots });
         }
         let batches: usize = segments.iter().map(|source| source.spots.len() - 1).sum();
-        assert!(segments.len() > 6 && batches > BATCHES as usize, "several segments with their indexes");
+        assert!(
+            segments.len() > 5 && batches > BATCHES as usize,
+            "several segments with their indexes: {} files, {batches} batches",
+            segments.len()
+        );
         let journal = bench.files(Path::new(JOURNAL), "");
         for (_, bytes) in &journal {
             for at in (BLOCK..bytes.len()).step_by(8).filter(|at| bytes[*at..].starts_with(b"RLr1")) {
