@@ -1,6 +1,7 @@
 //! From a frame to the API it asks for, and from the cores' answers to its reply.
 
-use super::reply::{Finished, Reply, Tag};
+use super::produce::Producing;
+use super::reply::{Finished, Frames, Reply, Tag};
 use super::work::{Start, Step, Work};
 use super::{
     api_versions, cluster, configs, delete_records, fetch, find_coordinator, group_offsets, groups, list_offsets,
@@ -61,6 +62,7 @@ pub struct Client<'a> {
 pub struct Context<'a, D: Disk> {
     pub shard: &'a mut Shard<D>,
     pub settings: &'a ApiSettings,
+    pub frames: &'a mut Frames,
     pub core: CoreIndex,
     pub now: Now,
     pub frame: Frame<'a>,
@@ -102,7 +104,15 @@ pub enum Verdict {
 
 struct Pending<D: Disk> {
     tag: Tag,
-    work: Option<Box<dyn Work<D>>>,
+    stage: Stage<D>,
+}
+
+/// How far a request is.
+enum Stage<D: Disk> {
+    /// Its handler has not returned yet.
+    Starting,
+    Produce(Producing),
+    Work(Box<dyn Work<D>>),
 }
 
 /// The requests of one core's connections that are being worked on.
@@ -111,11 +121,12 @@ pub struct Api<D: Disk> {
     settings: ApiSettings,
     pending: Slab<Pending<D>>,
     finished: Vec<Finished<D::File>>,
+    frames: Frames,
 }
 
 impl<D: Disk> Api<D> {
     pub fn new(core: CoreIndex, settings: ApiSettings) -> Api<D> {
-        Api { core, settings, pending: Slab::default(), finished: Vec::new() }
+        Api { core, settings, pending: Slab::default(), finished: Vec::new(), frames: Frames::default() }
     }
 
     /// Requests that wait for answers.
@@ -147,11 +158,12 @@ impl<D: Disk> Api<D> {
             Err(error) => return Verdict::Close(format!("a request header that cannot be read: {error}")),
         };
         let (key, version) = (header.request_api_key, header.request_api_version);
-        let id = RequestId(self.pending.insert(Pending { tag, work: None }));
+        let id = RequestId(self.pending.insert(Pending { tag, stage: Stage::Starting }));
         let origin = Origin { core: self.core, request: id };
         let mut cx = Context {
             shard,
             settings: &self.settings,
+            frames: &mut self.frames,
             core: self.core,
             now,
             frame,
@@ -186,18 +198,36 @@ impl<D: Disk> Api<D> {
     fn begin(&mut self, id: RequestId, start: Start<D>, shard: &mut Shard<D>, now: Now) {
         match start {
             Start::Reply(reply) => self.finish(id, reply),
-            Start::Work { work, commands } => {
-                self.pending.find(id.0).expect("just reserved").work = Some(work);
-                self.send(id, commands, shard, now);
+            Start::Work { work, commands } => self.go_on(id, Stage::Work(work), commands, shard, now),
+            Start::Produce { producing, commands } => {
+                self.go_on(id, Stage::Produce(producing), commands, shard, now);
             }
         }
+    }
+
+    fn go_on(
+        &mut self,
+        id: RequestId,
+        stage: Stage<D>,
+        commands: Vec<(CoreIndex, Command)>,
+        shard: &mut Shard<D>,
+        now: Now,
+    ) {
+        self.pending.find(id.0).expect("just reserved").stage = stage;
+        self.send(id, commands, shard, now);
     }
 
     /// Takes in a core's answer to a request of this core.
     pub fn on_answer(&mut self, id: RequestId, answer: Answer<D::File>, shard: &mut Shard<D>, now: Now) {
         let Some(pending) = self.pending.find(id.0) else { return };
-        let work = pending.work.as_mut().expect("commands are sent once the work is there");
-        match work.on_answer(answer, shard) {
+        let step = match (&mut pending.stage, answer) {
+            (Stage::Produce(producing), Answer::Produce(results)) => {
+                producing.on_results(results, &mut self.frames).map_or(Step::Wait, Step::Done)
+            }
+            (Stage::Work(work), answer) => work.on_answer(answer, shard),
+            _ => unreachable!("a produce is answered as one, and nobody before the work is there"),
+        };
+        match step {
             Step::Wait => {}
             Step::Send(commands) => self.send(id, commands, shard, now),
             Step::Done(reply) => self.finish(id, reply),

@@ -47,11 +47,6 @@ impl<T> Layout<T> {
         }
     }
 
-    /// How many there are of all topics.
-    pub fn partitions(&self) -> usize {
-        self.partitions.len()
-    }
-
     pub fn is_whole(&self) -> bool {
         self.missing == 0
     }

@@ -4,24 +4,19 @@
 
 use super::dispatch::Context;
 use super::layout::Layout;
-use super::reply::Reply;
-use super::work::{ByCore, Start, Step, Work};
+use super::reply::{Frames, Reply};
+use super::work::{ByCore, Start};
 use crate::base::error::ErrorCode;
 use crate::ports::Disk;
 use crate::protocol::messages::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
-use crate::protocol::writer::Writer;
-use crate::shard::Shard;
-use crate::shard::commands::{Answer, Command, Origin, ProducePart, Produced};
+use crate::shard::commands::{Command, Origin, ProducePart, ProduceResults, Produced};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
-/// Room for a response of one topic, and for each of its partitions: enough but for the longest names and errors with a message.
-const RESPONSE_BYTES: usize = 96;
-const PARTITION_RESPONSE_BYTES: usize = 40;
-
-struct Producing {
+/// A Produce on its way.
+pub struct Producing {
     layout: Layout<Produced>,
     /// acks=0: the client waits for no reply.
     silent: bool,
@@ -58,34 +53,31 @@ pub fn start<D: Disk>(cx: &mut Context<'_, D>, origin: Origin, request: ProduceR
             }
         }
     }
-    let mut work = Producing { layout, silent: request.acks == 0, correlation_id: cx.correlation_id, version };
+    let mut producing = Producing { layout, silent: request.acks == 0, correlation_id: cx.correlation_id, version };
     let commands = others.commands(Command::Produce);
     if !own.is_empty() {
         let frame = cx.frame;
         cx.shard.produce(origin, own, |records| frame.share(records), cx.now);
     } else if commands.is_empty() {
-        return Start::Reply(work.reply());
+        return Start::Reply(producing.reply(cx.frames));
     }
-    Start::Work { work: Box::new(work), commands }
-}
-
-impl<D: Disk> Work<D> for Producing {
-    fn on_answer(&mut self, answer: Answer<D::File>, _: &mut Shard<D>) -> Step<D::File> {
-        let Answer::Produce(results) = answer else { unreachable!("a produce is answered as one") };
-        for produced in results {
-            self.layout.set(produced.index, produced);
-        }
-        if self.layout.is_whole() { Step::Done(self.reply()) } else { Step::Wait }
-    }
+    Start::Produce { producing, commands }
 }
 
 impl Producing {
-    fn reply<F>(&mut self) -> Reply<F> {
+    /// Takes in what became of the parts that one core owns; the reply, once all are there.
+    pub fn on_results<F>(&mut self, results: ProduceResults, frames: &mut Frames) -> Option<Reply<F>> {
+        for produced in results {
+            self.layout.set(produced.index, produced);
+        }
+        self.layout.is_whole().then(|| self.reply(frames))
+    }
+
+    fn reply<F>(&mut self, frames: &mut Frames) -> Reply<F> {
         if self.silent {
             let failed = self.layout.topics().any(|(_, mut parts)| parts.any(|(_, part)| part.error.is_error()));
             return if failed { Reply::Close("a produce with acks=0 failed") } else { Reply::Nothing };
         }
-        let bytes_expected = RESPONSE_BYTES + self.layout.partitions() * PARTITION_RESPONSE_BYTES;
         let partition = |(index, produced): (i32, &mut Produced)| PartitionProduceResponse {
             index,
             error_code: produced.error.code(),
@@ -101,7 +93,7 @@ impl Producing {
             ..Default::default()
         });
         let response = ProduceResponse { responses: responses.collect(), ..Default::default() };
-        Reply::encode_into(Writer::with_room(bytes_expected), self.correlation_id, self.version, &response)
+        frames.encode(self.correlation_id, self.version, &response)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::ports::Piece;
 use crate::protocol::Response;
 use crate::protocol::frame::write_response;
 use crate::protocol::writer::Writer;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 /// Names a request to the connection it came by.
@@ -47,16 +47,7 @@ pub enum Reply<F> {
 impl<F> Reply<F> {
     /// Encodes a response that has no records.
     pub fn encode<'a, R: Response<'a>>(correlation_id: i32, version: i16, response: &R) -> Reply<F> {
-        Reply::encode_into(Writer::new(), correlation_id, version, response)
-    }
-
-    /// Encodes a response that has no records, with the room that `writer` has.
-    pub fn encode_into<'a, R: Response<'a>>(
-        mut writer: Writer,
-        correlation_id: i32,
-        version: i16,
-        response: &R,
-    ) -> Reply<F> {
+        let mut writer = Writer::new();
         write_response(&mut writer, correlation_id, version, response);
         Reply::encoded(writer)
     }
@@ -78,6 +69,38 @@ impl<F> Reply<F> {
     pub fn encoded(mut writer: Writer) -> Reply<F> {
         let errors = writer.take_errors();
         Reply::Frame { pieces: splice(writer, vec![]), errors }
+    }
+}
+
+/// Memory that frames of small replies share.
+const BLOCK_BYTES: usize = 4 << 10;
+/// A longer frame has memory of its own.
+const SHARED_FRAME_BYTES_MAX: usize = 512;
+
+/// Makes frames of replies that are many and small. Each is cut from a block that others share: it takes no memory of its own, which among
+/// a thousand requests that wait for the same commit nobody finds in a cache again. A reply that is not read keeps its block.
+#[derive(Default)]
+pub struct Frames {
+    /// Of no meaning between calls; keeps its memory.
+    writer: Writer,
+    block: BytesMut,
+}
+
+impl Frames {
+    /// Encodes a response that has no records.
+    pub fn encode<'a, F, R: Response<'a>>(&mut self, correlation_id: i32, version: i16, response: &R) -> Reply<F> {
+        self.writer.clear();
+        write_response(&mut self.writer, correlation_id, version, response);
+        let frame = self.writer.bytes();
+        if frame.len() > SHARED_FRAME_BYTES_MAX {
+            return Reply::encoded(std::mem::take(&mut self.writer));
+        }
+        if self.block.capacity() < frame.len() {
+            self.block = BytesMut::with_capacity(BLOCK_BYTES);
+        }
+        self.block.extend_from_slice(frame);
+        let piece = Piece::Memory(self.block.split().freeze());
+        Reply::Frame { pieces: Pieces::from_buf([piece]), errors: self.writer.take_errors() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests that wait for answers of cores.
 
+use super::produce::Producing;
 use super::reply::Reply;
 use crate::base::ids::CoreIndex;
 use crate::ports::Disk;
@@ -25,6 +26,8 @@ pub enum Step<F> {
 pub enum Start<D: Disk> {
     Reply(Reply<D::File>),
     Work { work: Box<dyn Work<D>>, commands: Vec<(CoreIndex, Command)> },
+    /// The most frequent kind of work, which therefore has no memory of its own.
+    Produce { producing: Producing, commands: Vec<(CoreIndex, Command)> },
 }
 
 /// Items that belong to cores, collected by core in the order they came.

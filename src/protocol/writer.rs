@@ -66,16 +66,6 @@ impl Writer {
         Writer::default()
     }
 
-    /// With room for so many bytes.
-    pub fn with_room(bytes: usize) -> Writer {
-        Writer::from_vec(Vec::with_capacity(bytes))
-    }
-
-    /// Goes on behind the bytes of `bytes`, to make use of its memory.
-    pub fn from_vec(bytes: Vec<u8>) -> Writer {
-        Writer { bytes, ..Writer::default() }
-    }
-
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
