@@ -9,7 +9,6 @@ use crate::api::reply::Pieces;
 use crate::base::time::Nanos;
 use crate::runtime::disk::File;
 use crate::runtime::socket::Socket;
-use std::collections::VecDeque;
 
 /// Requests of one connection that may be worked on at once. More wait in its socket.
 const IN_FLIGHT_MAX: usize = 256;
@@ -26,23 +25,18 @@ pub enum Overlap {
     Alone,
 }
 
-/// A request that is being worked on, or whose reply waits for its turn.
-enum InFlight {
-    Working,
-    Ready(Pieces<File>),
-}
-
 pub struct Connection {
     pub socket: Socket,
     /// By which of the core's listeners it came.
     pub listener: u32,
     pub inbound: Inbound,
     pub outbound: Outbound,
-    in_flight: VecDeque<InFlight>,
-    /// Sequence of the request at the front of `in_flight`.
+    /// Sequence of the oldest request whose reply has not moved on to `outbound`, and of the next one to come.
     first: u64,
-    working: usize,
-    /// The kind of the requests in `in_flight` that are being worked on.
+    next: u64,
+    /// Requests from `first` on that are done, with their sequences, and wait for an older one.
+    early: Vec<(u64, Pieces<File>)>,
+    /// The kind of the requests that are being worked on.
     overlap: Overlap,
     /// Last time a byte moved; of its replies, while some are unsent.
     pub active: Nanos,
@@ -79,9 +73,9 @@ impl Connection {
             listener,
             inbound: Inbound::default(),
             outbound: Outbound::default(),
-            in_flight: VecDeque::new(),
             first: 0,
-            working: 0,
+            next: 0,
+            early: Vec::new(),
             overlap: Overlap::Alone,
             active: now,
             held_since: now,
@@ -99,37 +93,51 @@ impl Connection {
         }
     }
 
+    /// Requests that are being worked on.
+    fn working(&self) -> usize {
+        self.in_flight() - self.early.len()
+    }
+
+    /// Requests that are being worked on, or whose reply waits for its turn.
+    fn in_flight(&self) -> usize {
+        (self.next - self.first) as usize
+    }
+
     /// Whether a request of this kind may start now.
     pub fn may_start(&self, overlap: Overlap) -> bool {
-        let room = self.in_flight.len() < IN_FLIGHT_MAX && !self.outbound.is_full();
-        room && (self.working == 0 || overlap == Overlap::Produce && self.overlap == Overlap::Produce)
+        let room = self.in_flight() < IN_FLIGHT_MAX && !self.outbound.is_full();
+        room && (self.working() == 0 || overlap == Overlap::Produce && self.overlap == Overlap::Produce)
     }
 
     /// A request starts; returns its sequence.
     pub fn begin(&mut self, overlap: Overlap) -> u64 {
-        self.in_flight.push_back(InFlight::Working);
-        self.working += 1;
         self.overlap = overlap;
-        self.first + self.in_flight.len() as u64 - 1
+        self.next += 1;
+        self.next - 1
     }
 
     /// The request that started last was none: no reply is to come.
     pub fn abandon(&mut self) {
-        let last = self.in_flight.pop_back();
-        assert!(matches!(last, Some(InFlight::Working)), "it has just started");
-        self.working -= 1;
+        assert!(self.working() > 0, "it has just started");
+        self.next -= 1;
     }
 
     /// A request is done; `reply` is empty where there is none. Replies whose turn has come move on to be sent.
     pub fn finish(&mut self, sequence: u64, reply: Pieces<File>) {
-        let place = usize::try_from(sequence - self.first).expect("bounded by IN_FLIGHT_MAX");
-        self.in_flight[place] = InFlight::Ready(reply);
-        self.working -= 1;
-        while let Some(InFlight::Ready(_)) = self.in_flight.front() {
-            let Some(InFlight::Ready(pieces)) = self.in_flight.pop_front() else { unreachable!("looked at") };
-            self.first += 1;
-            pieces.into_iter().for_each(|piece| self.outbound.push(piece));
+        assert!((self.first..self.next).contains(&sequence), "a request is done once");
+        if sequence > self.first {
+            return self.early.push((sequence, reply));
         }
+        self.reply(reply);
+        while let Some(place) = self.early.iter().position(|(sequence, _)| *sequence == self.first) {
+            let (_, reply) = self.early.swap_remove(place);
+            self.reply(reply);
+        }
+    }
+
+    fn reply(&mut self, pieces: Pieces<File>) {
+        self.first += 1;
+        pieces.into_iter().for_each(|piece| self.outbound.push(piece));
     }
 
     /// Whether there may be something to take in: held already, or in the socket.
@@ -170,6 +178,6 @@ impl Connection {
 
     /// Nothing is being worked on and nothing waits to be sent.
     pub fn is_quiet(&self) -> bool {
-        self.in_flight.is_empty() && self.outbound.is_empty()
+        self.in_flight() == 0 && self.outbound.is_empty()
     }
 }

@@ -78,7 +78,9 @@ pub enum Progress {
     Yield,
 }
 
+#[derive(Default)]
 enum Cold {
+    #[default]
     None,
     InFlight,
     Pipe(Pipe),
@@ -96,18 +98,55 @@ enum Next {
     Ready { start: u64, buffer: RecordBuffer },
 }
 
+/// Pieces in the order they leave. Mostly there is one, which has no memory of its own: where a thousand connections have a reply each, every
+/// further place is one that no cache holds.
+#[derive(Default)]
+struct Queue {
+    /// Invariant: `behind` is empty where there is none.
+    front: Option<Piece<File>>,
+    behind: VecDeque<Piece<File>>,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.front.is_none()
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.front.is_some()) + self.behind.len()
+    }
+
+    fn front(&self) -> Option<&Piece<File>> {
+        self.front.as_ref()
+    }
+
+    fn front_mut(&mut self) -> Option<&mut Piece<File>> {
+        self.front.as_mut()
+    }
+
+    fn push_back(&mut self, piece: Piece<File>) {
+        match self.front {
+            None => self.front = Some(piece),
+            Some(_) => self.behind.push_back(piece),
+        }
+    }
+
+    fn pop_front(&mut self) {
+        self.front = self.behind.pop_front();
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Piece<File>> {
+        self.front.iter().chain(&self.behind)
+    }
+}
+
 /// The replies of one connection on their way out.
+#[derive(Default)]
 pub struct Outbound {
-    queue: VecDeque<Piece<File>>,
+    queue: Queue,
     /// Bytes of memory that `queue` keeps alive.
     memory_bytes: usize,
     cold: Cold,
-}
-
-impl Default for Outbound {
-    fn default() -> Outbound {
-        Outbound { queue: VecDeque::new(), memory_bytes: 0, cold: Cold::None }
-    }
 }
 
 fn blocked(error: &io::Error) -> bool {
@@ -171,6 +210,18 @@ impl Outbound {
     }
 
     fn send_memory(&mut self, socket: &Socket, sender: &mut Sender) -> io::Result<usize> {
+        let sent = match self.queue.front() {
+            Some(Piece::Memory(only)) if self.queue.len() == 1 => socket.send(&[only], false)?,
+            _ => self.send_pieces(socket)?,
+        };
+        sender.sent.memory_bytes += sent as u64;
+        sender.sent.memory_sends += 1;
+        self.advance_memory(sent);
+        Ok(sent)
+    }
+
+    /// Offers the socket all memory up to the next piece of a file, as far as one call takes it.
+    fn send_pieces(&self, socket: &Socket) -> io::Result<usize> {
         let mut pieces: [&[u8]; SEND_PIECES_MAX] = [&[]; SEND_PIECES_MAX];
         let (mut count, mut offered) = (0, 0);
         for piece in self.queue.iter().take(SEND_PIECES_MAX) {
@@ -183,11 +234,7 @@ impl Outbound {
             count += 1;
         }
         let more = self.queue.len() > count;
-        let sent = socket.send(&pieces[..count], more)?;
-        sender.sent.memory_bytes += sent as u64;
-        sender.sent.memory_sends += 1;
-        self.advance_memory(sent);
-        Ok(sent)
+        socket.send(&pieces[..count], more)
     }
 
     fn advance_memory(&mut self, mut sent: usize) {

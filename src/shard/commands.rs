@@ -81,6 +81,7 @@ pub enum Command {
 
 /// What the work came to.
 pub enum Answer<F> {
+    /// Of some parts of a `Command::Produce`: each comes once, when it is durable or refused.
     Produce(ProduceResults),
     Fetch {
         core: CoreIndex,

@@ -45,7 +45,7 @@ use groups::Coordinating;
 use moves::Moves;
 use own::OwnAppends;
 use partition::Partition;
-use produce::{DelayedPart, ProduceKey, WaitingProduce};
+use produce::{DelayedPart, UndurablePart};
 use producer_ids::HandingOut;
 use slab::Slab;
 use snapshots::Snapshots;
@@ -140,9 +140,8 @@ pub struct Shard<D: Disk> {
     by_log: Vec<Option<u32>>,
     /// Of no meaning between calls; keeps its memory.
     committed: Vec<Durable>,
-    waiting_produces: Slab<WaitingProduce>,
     /// Of no meaning between calls; keeps its memory.
-    woken_produces: Vec<ProduceKey>,
+    durable_parts: Vec<UndurablePart>,
     backlog: VecDeque<DelayedPart>,
     waiting_fetches: Slab<WaitingFetch>,
     fetch_counters: FetchCounters,

@@ -12,7 +12,7 @@
 //! has kept until then is refused.
 
 use super::Shard;
-use super::commands::{Fetch, Message, Produced};
+use super::commands::{Fetch, Message};
 use super::open::RecoveredPartition;
 use super::produce::DelayedPart;
 use crate::base::error::ErrorCode;
@@ -211,7 +211,7 @@ impl<D: Disk> Shard<D> {
         self.end_fetches(&held.fetches);
         self.wake_fetches(held.fetches);
         for part in held.produced {
-            self.delayed_done(&part, Produced::refused(part.part.index, ErrorCode::NotLeaderOrFollower, None));
+            self.refuse_delayed(&part, ErrorCode::NotLeaderOrFollower);
         }
     }
 

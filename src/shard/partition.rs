@@ -1,6 +1,6 @@
 //! One partition on the core that owns it: the pure parts that decide about it, and what waits for it.
 
-use super::produce::ProduceKey;
+use super::produce::UndurablePart;
 use super::snapshots::Growth;
 use crate::base::error::ErrorCode;
 use crate::cluster::configs::TopicConfig;
@@ -16,7 +16,7 @@ pub(super) struct Partition {
     pub watermark: Watermark,
     pub rules: AppendRules,
     pub epochs: LeaderEpochs,
-    pub producing: OffsetWaiters<ProduceKey>,
+    pub producing: OffsetWaiters<UndurablePart>,
     /// What it was used for since that was last told: see `balance`.
     pub work: u64,
     /// Of a log whose state is in memory.

@@ -2,47 +2,57 @@
 
 use super::Shard;
 use super::balance::OPERATION_BYTES;
-use super::commands::{Answer, Origin, ProducePart, ProduceResults, Produced};
+use super::commands::{Answer, Message, Origin, ProducePart, ProduceResults, Produced, RequestId};
 use crate::base::batch::{self, BatchHeader};
 use crate::base::error::ErrorCode;
-use crate::base::ids::{Offset, PartitionId};
-use crate::base::time::Now;
+use crate::base::ids::{CoreIndex, Offset, PartitionId};
+use crate::base::time::{Now, TimestampMs};
 use crate::log::Refused;
 use crate::partition::append::Decision;
 use crate::partition::watermark::Advance;
 use crate::ports::Disk;
 use bytes::Bytes;
 
-/// A Produce of which some partitions are not durable yet.
-pub(super) struct WaitingProduce {
-    origin: Origin,
-    results: ProduceResults,
-    missing: u32,
-}
-
 /// A part that waits because the disk is behind, or for its partition to come here. Its turn comes in the order of arrival.
 pub(super) struct DelayedPart {
-    waiting: u64,
+    origin: Origin,
     pub part: ProducePart<Bytes>,
 }
 
-/// Names one partition's part of a waiting Produce.
+/// A part that is appended and waits to be durable: all that its answer needs, since with a thousand of them each look elsewhere is at memory
+/// that no cache holds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ProduceKey {
-    waiting: u64,
-    /// Its place in `results`.
-    place: u32,
+pub(super) struct UndurablePart {
+    request: RequestId,
+    core: CoreIndex,
+    index: u32,
+    base_offset: Offset,
+    log_append_time_ms: TimestampMs,
+}
+
+impl UndurablePart {
+    fn origin(&self) -> Origin {
+        Origin { core: self.core, request: self.request }
+    }
+
+    /// What its client is told once it is durable.
+    fn durable(&self, log_start_offset: Offset) -> Produced {
+        Produced {
+            index: self.index,
+            error: ErrorCode::None,
+            message: None,
+            base_offset: self.base_offset,
+            log_append_time_ms: self.log_append_time_ms,
+            log_start_offset,
+        }
+    }
 }
 
 /// What became of one part.
 enum Outcome {
     Done(Produced),
-    /// Answer with this when the high watermark reaches `next_offset`.
-    WaitsFor {
-        next_offset: Offset,
-        slot: u32,
-        then: Produced,
-    },
+    /// Its answer will come when it is durable.
+    Waits,
     /// The disk is behind.
     Backlog,
     /// The partition is on its way to this core.
@@ -50,56 +60,57 @@ enum Outcome {
 }
 
 impl<D: Disk> Shard<D> {
-    /// Appends the batches of `parts`. `share` makes a part's bytes outlive this call; it is asked only where a part is delayed.
+    /// Appends the batches of `parts`; each is answered when it is durable, or refused. `share` makes a part's bytes outlive this call; it is
+    /// asked only where a part is delayed.
     pub fn produce<R: AsRef<[u8]>>(
         &mut self,
         origin: Origin,
-        parts: impl IntoIterator<Item = ProducePart<R>, IntoIter: ExactSizeIterator>,
+        parts: impl IntoIterator<Item = ProducePart<R>>,
         share: impl Fn(R) -> Bytes,
         now: Now,
     ) {
-        let parts = parts.into_iter();
-        let mut results = ProduceResults::with_capacity(parts.len());
-        let waiting =
-            self.waiting_produces.insert(WaitingProduce { origin, results: ProduceResults::new(), missing: 0 });
-        let mut missing = 0;
         for part in parts {
-            let place = results.len() as u32;
             let outcome = if self.backlog.is_empty() {
                 let ProducePart { index, partition, records } = &part;
-                self.produce_part(*index, *partition, records.as_ref(), now)
+                self.produce_part(origin, *index, *partition, records.as_ref(), now)
             } else {
                 Outcome::Backlog
             };
             match outcome {
-                Outcome::Done(produced) => results.push(produced),
-                Outcome::WaitsFor { next_offset, slot, then } => {
-                    results.push(then);
-                    self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting, place });
-                    missing += 1;
-                }
+                Outcome::Done(produced) => self.answer_part(origin, produced),
+                Outcome::Waits => {}
                 Outcome::Backlog | Outcome::Awaited => {
-                    results.push(Produced::refused(part.index, ErrorCode::RequestTimedOut, None));
                     let ProducePart { index, partition, records } = part;
                     let delayed =
-                        DelayedPart { waiting, part: ProducePart { index, partition, records: share(records) } };
+                        DelayedPart { origin, part: ProducePart { index, partition, records: share(records) } };
                     match outcome {
                         Outcome::Awaited => self.hold(delayed),
                         _ => self.backlog.push_back(delayed),
                     }
-                    missing += 1;
                 }
             }
         }
-        if missing == 0 {
-            self.waiting_produces.remove(waiting);
-            return self.answer(origin, Answer::Produce(results));
-        }
-        let place = self.waiting_produces.find(waiting).expect("nothing is durable before this call ends");
-        (place.results, place.missing) = (results, missing);
     }
 
-    fn produce_part(&mut self, index: u32, id: PartitionId, records: &[u8], now: Now) -> Outcome {
+    /// Tells what became of a part. Parts of one request that are done one after the other are one answer.
+    pub(super) fn answer_part(&mut self, origin: Origin, produced: Produced) {
+        let last = if origin.core == self.core {
+            self.outbox.answers.last_mut().map(|(request, answer)| (origin.core, *request, answer))
+        } else {
+            match self.outbox.messages.last_mut() {
+                Some((core, Message::Answer { request, answer })) => Some((*core, *request, answer)),
+                _ => None,
+            }
+        };
+        if let Some((core, request, Answer::Produce(results))) = last
+            && (Origin { core, request }) == origin
+        {
+            return results.push(produced);
+        }
+        self.answer(origin, Answer::Produce(ProduceResults::from_buf([produced])));
+    }
+
+    fn produce_part(&mut self, origin: Origin, index: u32, id: PartitionId, records: &[u8], now: Now) -> Outcome {
         let refused = |code, message| Outcome::Done(Produced::refused(index, code, message));
         let Some(slot) = self.slot(id) else {
             return if self.is_awaited(id) { Outcome::Awaited } else { refused(ErrorCode::NotLeaderOrFollower, None) };
@@ -120,25 +131,9 @@ impl<D: Disk> Shard<D> {
             Err(Refused::Backlog) => return Outcome::Backlog,
             Err(refusal) => return refused(refusal_code(refusal), None),
         }
-        let log_start_offset = self.log.start_offset(partition.log);
-        let produced = |base_offset, log_append_time_ms| Produced {
-            index,
-            error: ErrorCode::None,
-            message: None,
-            base_offset,
-            log_append_time_ms,
-            log_start_offset,
-        };
-        match partition.state.decide(&header, &partition.rules, now) {
-            Decision::Refuse(refusal) => refused(refusal.code, Some(refusal.message)),
-            Decision::Duplicate(first) => {
-                let then = produced(first.base_offset, -1);
-                let next_offset = first.last_offset + 1;
-                if next_offset <= partition.watermark.high_watermark() {
-                    return Outcome::Done(then);
-                }
-                Outcome::WaitsFor { next_offset, slot, then }
-            }
+        let (base_offset, next_offset, log_append_time_ms) = match partition.state.decide(&header, &partition.rules, now) {
+            Decision::Refuse(refusal) => return refused(refusal.code, Some(refusal.message)),
+            Decision::Duplicate(first) => (first.base_offset, first.last_offset + 1, -1),
             Decision::Append(placement) => {
                 match placement.log_append_time {
                     None => self.append(slot, &header, records, placement.base_offset),
@@ -149,14 +144,18 @@ impl<D: Disk> Shard<D> {
                         self.append(slot, &header, &stamped, placement.base_offset);
                     }
                 }
-                let then = produced(placement.base_offset, placement.log_append_time.unwrap_or(-1));
-                let partition = &self.partitions[slot as usize];
-                if placement.next_offset <= partition.watermark.high_watermark() {
-                    return Outcome::Done(then);
-                }
-                Outcome::WaitsFor { next_offset: placement.next_offset, slot, then }
+                (placement.base_offset, placement.next_offset, placement.log_append_time.unwrap_or(-1))
             }
+        };
+        let Origin { core, request } = origin;
+        let part = UndurablePart { request, core, index, base_offset, log_append_time_ms };
+        let partition = &mut self.partitions[slot as usize];
+        if next_offset <= partition.watermark.high_watermark() {
+            let log_start_offset = self.log.start_offset(partition.log);
+            return Outcome::Done(part.durable(log_start_offset));
         }
+        partition.producing.wait(next_offset, part);
+        Outcome::Waits
     }
 
     /// Appends a batch that has been admitted and placed.
@@ -177,24 +176,18 @@ impl<D: Disk> Shard<D> {
 
     /// Records of a partition have become visible: producers and fetches that waited for them go on.
     pub(super) fn on_visible(&mut self, slot: u32, advance: Advance) {
-        let mut woken = std::mem::take(&mut self.woken_produces);
-        self.partitions[slot as usize].producing.wake(advance.high_watermark, &mut woken);
-        for key in woken.drain(..) {
-            self.part_done(key.waiting);
+        let mut durable = std::mem::take(&mut self.durable_parts);
+        let partition = &mut self.partitions[slot as usize];
+        partition.producing.wake(advance.high_watermark, &mut durable);
+        if !durable.is_empty() {
+            let log_start_offset = self.log.start_offset(partition.log);
+            for part in durable.drain(..) {
+                self.answer_part(part.origin(), part.durable(log_start_offset));
+            }
         }
-        self.woken_produces = woken;
+        self.durable_parts = durable;
         self.on_own_visible(slot, advance.high_watermark);
         self.fetch_waiters.on_visible(slot, advance.bytes, &mut self.ready_fetches);
-    }
-
-    /// One more part of a waiting Produce has its result.
-    fn part_done(&mut self, waiting: u64) {
-        let Some(produce) = self.waiting_produces.find(waiting) else { return };
-        produce.missing -= 1;
-        if produce.missing == 0 {
-            let done = self.waiting_produces.remove(waiting).expect("found above");
-            self.answer(done.origin, Answer::Produce(done.results));
-        }
     }
 
     /// The disk has caught up: takes what waited, oldest first.
@@ -231,42 +224,26 @@ impl<D: Disk> Shard<D> {
 
     /// Takes up a part that was delayed; gives it back where the disk is behind.
     fn take_delayed(&mut self, delayed: DelayedPart, now: Now) -> Result<(), DelayedPart> {
-        let ProducePart { index, partition, records } = &delayed.part;
-        match self.produce_part(*index, *partition, records, now) {
+        let DelayedPart { origin, part: ProducePart { index, partition, records } } = &delayed;
+        match self.produce_part(*origin, *index, *partition, records, now) {
             Outcome::Backlog => return Err(delayed),
             Outcome::Awaited => self.hold(delayed),
-            Outcome::Done(produced) => self.delayed_done(&delayed, produced),
-            Outcome::WaitsFor { next_offset, slot, then } => {
-                let waiting = delayed.waiting;
-                let place = self.set_result(waiting, then);
-                self.partitions[slot as usize].producing.wait(next_offset, ProduceKey { waiting, place });
-            }
+            Outcome::Done(produced) => self.answer_part(*origin, produced),
+            Outcome::Waits => {}
         }
         Ok(())
     }
 
-    /// A part that was delayed has its result.
-    pub(super) fn delayed_done(&mut self, delayed: &DelayedPart, produced: Produced) {
-        self.set_result(delayed.waiting, produced);
-        self.part_done(delayed.waiting);
-    }
-
-    fn set_result(&mut self, waiting: u64, produced: Produced) -> u32 {
-        let produce = self.waiting_produces.find(waiting).expect("a delayed part keeps its produce waiting");
-        let place = produce.results.iter().position(|result| result.index == produced.index).expect("one of its parts");
-        produce.results[place] = produced;
-        place as u32
+    /// Refuses a part that was delayed.
+    pub(super) fn refuse_delayed(&mut self, delayed: &DelayedPart, error: ErrorCode) {
+        self.answer_part(delayed.origin, Produced::refused(delayed.part.index, error, None));
     }
 
     /// Ends with `error` every produce that waits on a partition which is going away.
     pub(super) fn fail_producing(&mut self, slot: u32, error: ErrorCode) {
-        let keys: Vec<ProduceKey> = self.partitions[slot as usize].producing.drain().collect();
-        for key in keys {
-            if let Some(produce) = self.waiting_produces.find(key.waiting) {
-                let result = &mut produce.results[key.place as usize];
-                *result = Produced::refused(result.index, error, None);
-            }
-            self.part_done(key.waiting);
+        let parts: Vec<UndurablePart> = self.partitions[slot as usize].producing.drain().collect();
+        for part in parts {
+            self.answer_part(part.origin(), Produced::refused(part.index, error, None));
         }
     }
 }
