@@ -122,3 +122,38 @@ fn splice<F>(writer: Writer, records: Vec<Vec<Piece<F>>>) -> Pieces<F> {
     pieces.push(Piece::Memory(bytes.slice(from..)));
     pieces
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::messages::HeartbeatResponse;
+    use crate::protocol::messages::produce::{ProduceResponse, TopicProduceResponse};
+
+    fn memory(reply: Reply<()>) -> (Bytes, Vec<i16>) {
+        let Reply::Frame { mut pieces, errors } = reply else { panic!("a frame") };
+        let Some(Piece::Memory(bytes)) = pieces.pop() else { panic!("of memory") };
+        assert!(pieces.is_empty());
+        (bytes, errors)
+    }
+
+    #[test]
+    fn frames_that_share_a_block_are_what_each_is_by_itself() {
+        let mut frames = Frames::default();
+        let long = "t".repeat(SHARED_FRAME_BYTES_MAX);
+        let mut kept = Vec::new();
+        for correlation_id in 0..300 {
+            let response = HeartbeatResponse { error_code: (correlation_id % 3) as i16, ..Default::default() };
+            let expected = memory(Reply::encode(correlation_id, 4, &response));
+            kept.push((memory(frames.encode(correlation_id, 4, &response)), expected));
+            if correlation_id % 50 == 0 {
+                let topic = TopicProduceResponse { name: &long, ..Default::default() };
+                let response = ProduceResponse { responses: vec![topic], ..Default::default() };
+                let expected = memory(Reply::encode(correlation_id, 9, &response));
+                kept.push((memory(frames.encode(correlation_id, 9, &response)), expected));
+            }
+        }
+        for (shared, expected) in kept {
+            assert_eq!(shared, expected);
+        }
+    }
+}

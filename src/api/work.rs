@@ -25,9 +25,15 @@ pub enum Step<F> {
 /// The reply to a request that asked nobody, or the commands that it asks with.
 pub enum Start<D: Disk> {
     Reply(Reply<D::File>),
-    Work { work: Box<dyn Work<D>>, commands: Vec<(CoreIndex, Command)> },
+    Work {
+        work: Box<dyn Work<D>>,
+        commands: Vec<(CoreIndex, Command)>,
+    },
     /// The most frequent kind of work, which therefore has no memory of its own.
-    Produce { producing: Producing, commands: Vec<(CoreIndex, Command)> },
+    Produce {
+        producing: Producing,
+        commands: Vec<(CoreIndex, Command)>,
+    },
 }
 
 /// Items that belong to cores, collected by core in the order they came.

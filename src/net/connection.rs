@@ -181,3 +181,60 @@ impl Connection {
         self.in_flight() == 0 && self.outbound.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::Piece;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    fn connected() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("somebody listens");
+        let socket = Socket::new(listener.accept().expect("the peer connects").0.into());
+        (Connection::new(socket, 0, Nanos(0)), peer)
+    }
+
+    fn reply(byte: u8) -> Pieces<File> {
+        Pieces::from_buf([Piece::Memory(Bytes::from(vec![byte]))])
+    }
+
+    proptest! {
+        #[test]
+        fn replies_leave_in_the_order_of_the_requests(order in Just((0..20u64).collect::<Vec<_>>()).prop_shuffle()) {
+            use crate::net::outbound::{ColdRead, Sender};
+            let (mut connection, mut peer) = connected();
+            for sequence in 0..20 {
+                prop_assert!(connection.may_start(Overlap::Produce) && !connection.may_start(Overlap::Alone) || sequence == 0);
+                prop_assert_eq!(connection.begin(Overlap::Produce), sequence);
+            }
+            for sequence in order {
+                // One of them asked for no reply.
+                connection.finish(sequence, if sequence == 7 { Pieces::new() } else { reply(sequence as u8) });
+            }
+            prop_assert!(connection.may_start(Overlap::Alone) && !connection.is_quiet());
+            let ring = crate::runtime::ring::Ring::new().expect("io_uring");
+            let mut sender = Sender::new(ring, crate::runtime::memory::Pool::new(0), ColdRead::Splice);
+            connection.outbound.pump(&connection.socket, 1, &mut sender).expect("connected");
+            prop_assert!(connection.is_quiet());
+            let mut read = [0; 19];
+            peer.read_exact(&mut read).expect("all that was sent");
+            let expected: Vec<u8> = (0..20).filter(|sequence| *sequence != 7).collect();
+            prop_assert_eq!(&read[..], &expected[..]);
+        }
+    }
+
+    #[test]
+    fn a_request_that_was_none_holds_nobody_up() {
+        let (mut connection, _peer) = connected();
+        let first = connection.begin(Overlap::Produce);
+        connection.begin(Overlap::Produce);
+        connection.abandon();
+        assert!(!connection.may_start(Overlap::Alone), "the first one is being worked on");
+        connection.finish(first, Pieces::new());
+        assert!(connection.may_start(Overlap::Alone) && connection.is_quiet());
+    }
+}

@@ -131,22 +131,23 @@ impl<D: Disk> Shard<D> {
             Err(Refused::Backlog) => return Outcome::Backlog,
             Err(refusal) => return refused(refusal_code(refusal), None),
         }
-        let (base_offset, next_offset, log_append_time_ms) = match partition.state.decide(&header, &partition.rules, now) {
-            Decision::Refuse(refusal) => return refused(refusal.code, Some(refusal.message)),
-            Decision::Duplicate(first) => (first.base_offset, first.last_offset + 1, -1),
-            Decision::Append(placement) => {
-                match placement.log_append_time {
-                    None => self.append(slot, &header, records, placement.base_offset),
-                    Some(stamp) => {
-                        let mut stamped = records.to_vec();
-                        batch::set_log_append_time(&mut stamped, stamp);
-                        let header = BatchHeader::read(&stamped).expect("a batch that was checked");
-                        self.append(slot, &header, &stamped, placement.base_offset);
+        let (base_offset, next_offset, log_append_time_ms) =
+            match partition.state.decide(&header, &partition.rules, now) {
+                Decision::Refuse(refusal) => return refused(refusal.code, Some(refusal.message)),
+                Decision::Duplicate(first) => (first.base_offset, first.last_offset + 1, -1),
+                Decision::Append(placement) => {
+                    match placement.log_append_time {
+                        None => self.append(slot, &header, records, placement.base_offset),
+                        Some(stamp) => {
+                            let mut stamped = records.to_vec();
+                            batch::set_log_append_time(&mut stamped, stamp);
+                            let header = BatchHeader::read(&stamped).expect("a batch that was checked");
+                            self.append(slot, &header, &stamped, placement.base_offset);
+                        }
                     }
+                    (placement.base_offset, placement.next_offset, placement.log_append_time.unwrap_or(-1))
                 }
-                (placement.base_offset, placement.next_offset, placement.log_append_time.unwrap_or(-1))
-            }
-        };
+            };
         let Origin { core, request } = origin;
         let part = UndurablePart { request, core, index, base_offset, log_append_time_ms };
         let partition = &mut self.partitions[slot as usize];
