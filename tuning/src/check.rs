@@ -94,6 +94,7 @@ pub fn check(host: &Host, wanted: &Wanted, syncs: Option<Latencies>) -> Vec<Find
         numa(host, &wanted.cpus),
         huge_pages(host),
         swap(host),
+        damon(host),
         congestion(host),
         backlog(host, wanted.backlog),
         files(host, wanted.files),
@@ -216,6 +217,27 @@ fn swap(host: &Host) -> Finding {
     finding
         .found(format!("{areas} areas, swappiness {swappiness}"), good_if(is_low, Verdict::Better))
         .change([PATH.to_owned()], "1")
+}
+
+fn damon(host: &Host) -> Finding {
+    const KDAMONDS: &str = "/sys/kernel/mm/damon/admin/kdamonds";
+    const RECLAIM: &str = "/sys/module/damon_reclaim/parameters/enabled";
+    let finding = Finding::new(
+        "DAMON",
+        "off",
+        "its kernel thread looks at all memory for milliseconds at a time, and a core on that CPU waits; memory it gives away has to be found anew",
+    );
+    let states = host.list(KDAMONDS).into_iter().map(|entry| format!("{KDAMONDS}/{entry}/state"));
+    let mut running: Vec<String> = states.filter(|state| host.read(state).is_some_and(|text| text == "on")).collect();
+    let reclaims = host.read(RECLAIM).is_some_and(|text| text == "Y");
+    running.extend(reclaims.then(|| RECLAIM.to_owned()));
+    if running.is_empty() {
+        return finding.found("off", Verdict::Good);
+    }
+    // Whoever runs the host may have reasons: this is for a person to decide, not for `apply`.
+    let value = |path: &String| if path == RECLAIM { "N" } else { "off" };
+    let commands: Vec<String> = running.iter().map(|path| format!("echo {} | sudo tee {path}", value(path))).collect();
+    finding.found(format!("on ({})", running.len()), Verdict::Better).command(commands.join("; "))
 }
 
 fn congestion(host: &Host) -> Finding {
@@ -467,6 +489,11 @@ mod tests {
             ),
             ("swap", &[("proc/swaps", "Filename\n/swapfile file"), ("proc/sys/vm/swappiness", "60")], Verdict::Better),
             ("swap", &[("proc/swaps", "Filename"), ("proc/sys/vm/swappiness", "60")], Verdict::Good),
+            ("DAMON", &[], Verdict::Good),
+            ("DAMON", &[("sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds", "1")], Verdict::Good),
+            ("DAMON", &[("sys/kernel/mm/damon/admin/kdamonds/0/state", "off")], Verdict::Good),
+            ("DAMON", &[("sys/kernel/mm/damon/admin/kdamonds/0/state", "on")], Verdict::Better),
+            ("DAMON", &[("sys/module/damon_reclaim/parameters/enabled", "Y")], Verdict::Better),
             ("net.core.somaxconn", &[("proc/sys/net/core/somaxconn", "128")], Verdict::Better),
             ("net.core.somaxconn", &[("proc/sys/net/core/somaxconn", "4096")], Verdict::Good),
             (
