@@ -225,7 +225,7 @@ fn damon(host: &Host) -> Finding {
     let finding = Finding::new(
         "DAMON",
         "off",
-        "its kernel thread looks at all memory for milliseconds at a time, and a core on that CPU waits; memory it gives away has to be found anew",
+        "its kernel thread samples memory for milliseconds at a time, and a core on that CPU waits; memory it gives away has to be found anew",
     );
     let states = host.list(KDAMONDS).into_iter().map(|entry| format!("{KDAMONDS}/{entry}/state"));
     let mut running: Vec<String> = states.filter(|state| host.read(state).is_some_and(|text| text == "on")).collect();
