@@ -35,7 +35,8 @@ pub fn write_response<'a, R: Response<'a>>(writer: &mut Writer, correlation_id: 
 /// Appends the answer to an ApiVersions request of a version beyond ours: a body in the form of v0, which names the error and
 /// the versions of ApiVersions itself, so that the client asks again with one of them.
 ///
-/// Nothing follows the body: a client that tries a newer form first would take it for one (see WIRE.md's traps).
+/// Nothing follows the body: a client that tries a newer form first would take it for one. Java 4.3, which tries v4 first, read a
+/// throttle time of 20 minutes out of a mixed form.
 /// Source: KIP-511.
 pub fn write_api_versions_unsupported(writer: &mut Writer, correlation_id: i32) {
     use super::messages::api_versions::{ApiVersion, ApiVersionsResponse};

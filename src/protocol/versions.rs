@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn single_versions_that_librdkafka_2_0_looks_for_are_advertised() {
-        // WIRE.md, "Traps". SASL has its own part.
+        // By its sources (rdkafka_feature.c): each feature is inferred from single versions. SASL has its own part.
         let wanted =
             [(0, 3), (0, 7), (1, 4), (1, 10), (2, 1), (10, 0), (11, 0), (14, 0), (12, 0), (13, 0), (8, 2), (9, 1)];
         for (key, version) in wanted.into_iter().chain([(22, 0), (0, 0)]) {

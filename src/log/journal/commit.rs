@@ -1,7 +1,7 @@
 //! Group commit: records gather in an arena, which is written with one durable write while the next one fills.
 //!
 //! A commit starts as soon as the one before is done; a second one only beside a small one, which hides the disk's latency without
-//! halving its throughput (ENGINE.md). It waits for more records only where it is given a window to do so. Knows nothing of partitions but their
+//! halving its throughput (docs/performance.md). It waits for more records only where it is given a window to do so. Knows nothing of partitions but their
 //! slots.
 
 use super::format::{FIRST_COMMIT_AT, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes};
