@@ -225,7 +225,7 @@ impl<D: Disk> Api<D> {
                 producing.on_results(results, &mut self.frames).map_or(Step::Wait, Step::Done)
             }
             (Stage::Work(work), answer) => work.on_answer(answer, shard),
-            _ => unreachable!("a produce is answered as one, and nobody before the work is there"),
+            _ => unreachable!("a produce is answered with its results, and nobody before the work is there"),
         };
         match step {
             Step::Wait => {}

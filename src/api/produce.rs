@@ -65,7 +65,7 @@ pub fn start<D: Disk>(cx: &mut Context<'_, D>, origin: Origin, request: ProduceR
 }
 
 impl Producing {
-    /// Takes in what became of the parts that one core owns; the reply, once all are there.
+    /// Takes in what became of some parts; the reply, once all are there.
     pub fn on_results<F>(&mut self, results: ProduceResults, frames: &mut Frames) -> Option<Reply<F>> {
         for produced in results {
             self.layout.set(produced.index, produced);
