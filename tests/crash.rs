@@ -43,6 +43,8 @@ enum Clients {
     NewEachRound,
     /// As `LiveOn`, while partitions move from core to core all the time.
     BesideMoves,
+    /// As `LiveOn`, with a broker for which every batch of a kilobyte is large: most go to their segments, and not through the journal.
+    LargeBatches,
 }
 
 #[test]
@@ -60,6 +62,11 @@ fn promises_hold_through_crashes_while_partitions_move() {
     crash_rounds(Clients::BesideMoves);
 }
 
+#[test]
+fn promises_hold_through_crashes_for_batches_that_go_to_their_segments_first() {
+    crash_rounds(Clients::LargeBatches);
+}
+
 fn crash_rounds(clients: Clients) {
     let rounds = from_env("RINGLOG_CRASH_ROUNDS").unwrap_or(3);
     let seed = from_env("RINGLOG_CRASH_SEED").unwrap_or_else(|| {
@@ -67,7 +74,9 @@ fn crash_rounds(clients: Clients) {
     });
     println!("SEED={seed}");
     let mut random = seed;
-    let mut broker = Broker::start(Options { cores: usize::from(CORES), ..Options::default() });
+    let settings = if clients == Clients::LargeBatches { "core.large.batch.bytes = 1024" } else { "" };
+    let options = Options { cores: usize::from(CORES), settings: settings.to_owned(), ..Options::default() };
+    let mut broker = Broker::start(options);
     let scene = Scene::new(unique("crash"), PARTITIONS, unique("crash-group"), seed);
     create_topic(broker.address(), &scene.topic, PARTITIONS, &[]);
     let mut load = Load::start(&scene, broker.address());
@@ -75,6 +84,9 @@ fn crash_rounds(clients: Clients) {
         let mover = (clients == Clients::BesideMoves).then(|| Mover::start(&broker, &scene.topic, random));
         scene.await_acked(ACKED_PER_ROUND_MIN);
         mover.iter().for_each(Mover::await_move);
+        if clients == Clients::LargeBatches {
+            until("a batch goes to its segment first", || (broker.counters().sum("journal.placed") > 0).then_some(()));
+        }
         // Not to wait for anything: the moment of the crash is the point of the test.
         std::thread::sleep(Duration::from_millis(split_mix(&mut random) % 1500));
         if clients == Clients::NewEachRound {

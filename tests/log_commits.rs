@@ -32,7 +32,7 @@ fn commits(bench: &Bench) -> u64 {
 fn turns_until(bench: &mut Bench, at: ringlog::base::time::Nanos) {
     while bench.world.now.mono < at {
         bench.world.now.mono = at.min(bench.world.now.mono.plus_ns(100_000));
-        bench.log().end_of_turn(bench.world.now).expect("the disk is well");
+        bench.log().end_of_turn(bench.world.now, |_, _| Vec::new()).expect("the disk is well");
     }
 }
 
@@ -40,7 +40,7 @@ fn turns_until(bench: &mut Bench, at: ringlog::base::time::Nanos) {
 fn without_a_window_the_end_of_the_turn_writes_the_commit() {
     let (mut bench, index) = at_rest(0);
     bench.append(index, 1, 100);
-    bench.log().end_of_turn(bench.world.now).expect("the disk is well");
+    bench.log().end_of_turn(bench.world.now, |_, _| Vec::new()).expect("the disk is well");
     assert_eq!((commits_under_way(&bench), bench.log().next_deadline()), (1, None));
 }
 
@@ -51,7 +51,7 @@ fn a_commit_gathers_for_its_window_and_is_written_at_its_end() {
     let end = begun.plus_ns(WINDOW_US * 1000);
     for _ in 0..5 {
         bench.append(index, 1, 100);
-        bench.log().end_of_turn(bench.world.now).expect("the disk is well");
+        bench.log().end_of_turn(bench.world.now, |_, _| Vec::new()).expect("the disk is well");
         // Batches that come later wait no longer for it.
         assert_eq!(bench.log().next_deadline(), Some(end));
         assert_eq!(commits_under_way(&bench), 0);
@@ -71,7 +71,7 @@ fn a_full_commit_waits_for_nothing() {
     while commits_under_way(&bench) == 0 {
         taken += usize::from(bench.try_append(index, 1, 60_000, 0).is_ok());
         // No time passes.
-        bench.log().end_of_turn(bench.world.now).expect("the disk is well");
+        bench.log().end_of_turn(bench.world.now, |_, _| Vec::new()).expect("the disk is well");
     }
     assert!(taken >= 2, "{taken}");
 }

@@ -9,7 +9,7 @@ use ringlog::log::{
 use ringlog::ports::Disk;
 use sim::disk::SimDisk;
 use sim::model::{Batches, append, check, for_seeds, seeds, small_settings};
-use sim::world::World;
+use sim::world::{World, blob};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -58,7 +58,9 @@ impl Run {
         // Each segment synced alone, some of them together, or all.
         let crowd = [usize::MAX, 3, 1][world.rng.below(3)];
         let window_us = [0, 300, 5_000][world.rng.below(3)];
-        let settings = small_settings(recovery_bytes_max, crowd, window_us);
+        // No batch, large ones, or most of them go to their segments first.
+        let large_batch_bytes = [usize::MAX / 2, 15_000, 100][world.rng.below(3)];
+        let settings = small_settings(recovery_bytes_max, crowd, window_us, large_batch_bytes);
         Run { world, models: BTreeMap::new(), settings, partition }
     }
 
@@ -69,17 +71,22 @@ impl Run {
         let mut scanned = world.run(scan(&disk, Path::new(JOURNAL), self.settings.recovery_bytes_max)).expect("scan");
         scanned.crowd = self.settings.crowd;
         assert!(scanned.damage.is_empty(), "a crash is no damage: {:?}", scanned.damage);
-        let mut replayed: HashMap<PartitionId, Vec<Offset>> = HashMap::new();
+        // What the shard would know of each partition: all before this offset.
+        let mut replayed: HashMap<PartitionId, Offset> = HashMap::new();
         let recovered = world
             .run(recover(
                 &disk,
                 Path::new(DATA),
                 &scanned,
                 |_| true,
-                |id, replay| {
-                    let batches = replayed.entry(id).or_default();
-                    if let Replay::Batch(header, _) = replay {
-                        batches.push(header.base_offset);
+                |id, replay| match replay {
+                    Replay::Checkpoint(producers) => {
+                        let end = producers.try_into().map(Offset::from_be_bytes).unwrap_or_default();
+                        assert_eq!(replayed.insert(id, end), None, "{id}: the checkpoint comes first, and once");
+                    }
+                    Replay::Batch(header, _) => {
+                        let end = replayed.insert(id, header.next_offset());
+                        assert_eq!(end, Some(header.base_offset), "{id}: each batch behind the checkpoint, in order");
                     }
                 },
             ))
@@ -90,9 +97,9 @@ impl Run {
         let mut found = HashMap::new();
         for (id, recovered) in recovered {
             let recovered = recovered.expect("no damage");
-            assert!(replayed[&id].windows(2).all(|pair| pair[0] < pair[1]));
             let end = recovered.end_offset;
-            let index = world.run(log.open_partition(recovered, self.partition, b"producers")).expect("open partition");
+            assert_eq!(replayed[&id], end, "{id}: the shard knows as much as the log");
+            let index = world.run(log.open_partition(recovered, self.partition, &blob(end))).expect("open partition");
             found.insert(id, (index, end));
         }
         world.run(log.until_durable()).expect("checkpoints");
@@ -185,7 +192,7 @@ impl Run {
         }
         let work = async move {
             match choice {
-                0 => drop(world_log.truncate(index, offset, |_| b"producers".to_vec()).await.expect("truncate")),
+                0 => drop(world_log.truncate(index, offset, blob).await.expect("truncate")),
                 1 => world_log.set_start_offset(index, offset).await.expect("start"),
                 2 => {
                     world_log.set_settings(index, kept);
@@ -232,7 +239,9 @@ impl Run {
 
     fn close(&mut self) {
         let log = self.world.log.clone().expect("started");
-        self.world.run(log.close(|_| b"producers".to_vec())).expect("close");
+        let ends = log.clone();
+        let producers = |index| blob(ends.offsets(index).map_or(0, |(_, end)| end));
+        self.world.run(log.close(producers)).expect("close");
         self.take_durable();
     }
 }
@@ -246,6 +255,7 @@ impl Reached {
         let more = log.counters();
         let mut sum = self.0.lock().expect("no other thread");
         sum.journal.files_recycled += more.journal.files_recycled;
+        sum.journal.appends += more.journal.appends;
         sum.journal.checkpoints += more.journal.checkpoints;
         sum.segments.rolled += more.segments.rolled;
         sum.segments.chunks_evicted += more.segments.chunks_evicted;
@@ -254,6 +264,7 @@ impl Reached {
         sum.segments.indexes_loaded += more.segments.indexes_loaded;
         sum.segments.indexes_rebuilt += more.segments.indexes_rebuilt;
         sum.journal.refused_backlog += more.journal.refused_backlog;
+        sum.journal.placed += more.journal.placed;
         sum.segments.syncs += more.segments.syncs;
         sum.segments.syncs_together += more.segments.syncs_together;
         sum.segments.deleted += more.segments.deleted;
@@ -267,6 +278,7 @@ impl Reached {
             "{sum:?}"
         );
         assert!(sum.segments.indexes_loaded > 0 && sum.segments.indexes_rebuilt > 0, "{sum:?}");
+        assert!(sum.journal.placed > 0 && sum.journal.placed < sum.journal.appends, "{sum:?}");
         assert!(sum.journal.refused_backlog > 0 && sum.segments.deleted > 0, "{sum:?}");
         assert!(sum.segments.syncs > 0 && sum.segments.syncs_together > 0, "{sum:?}");
     }
@@ -317,7 +329,7 @@ fn a_closed_log_replays_nothing() {
         let disk = run.world.disk.clone();
         let scanned = run.world.run(scan(&disk, Path::new(JOURNAL), run.settings.recovery_bytes_max)).expect("scan");
         assert!(scanned.is_closed);
-        let count = |_: PartitionId, replay: Replay<'_>| assert!(matches!(replay, Replay::Checkpoint(b"producers")));
+        let count = |_: PartitionId, replay: Replay<'_>| assert!(matches!(replay, Replay::Checkpoint(_)));
         let recovered =
             run.world.run(recover(&disk, &PathBuf::from(DATA), &scanned, |_| true, count)).expect("recover");
         assert_eq!(recovered.len(), run.models.values().filter(|model| model.log.is_some()).count());

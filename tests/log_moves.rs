@@ -67,10 +67,11 @@ impl Run {
         let recovery_bytes_max = [usize::MAX, 1 << 10][world.rng.below(2)];
         let crowd = [usize::MAX, 3, 1][world.rng.below(3)];
         let window_us = [0, 300][world.rng.below(2)];
+        let large_batch_bytes = [usize::MAX / 2, 1_000][world.rng.below(2)];
         Run {
             world,
             models: BTreeMap::new(),
-            settings: small_settings(recovery_bytes_max, crowd, window_us),
+            settings: small_settings(recovery_bytes_max, crowd, window_us, large_batch_bytes),
             partition,
             logs: Vec::new(),
             first: 0,

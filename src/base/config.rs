@@ -139,6 +139,8 @@ pub struct CoreConfig {
     pub cold_read: ColdRead,
     /// `core.commit.window.us`
     pub commit_window_us: u64,
+    /// `core.large.batch.bytes`
+    pub large_batch_bytes: u64,
     /// `core.busy.poll.us`
     pub busy_poll_us: u64,
     /// `core.background.shares`

@@ -151,6 +151,9 @@ counters! {
         files_created,
         files_recycled,
         checkpoints,
+        /// Batches that went to their segments first, and are not in the journal.
+        placed,
+        placed_bytes,
     }
 
     /// Segments and their indexes.

@@ -102,6 +102,7 @@ fn core(settings: &Settings, cpu: usize, index: u16) -> CoreConfig {
             other => unreachable!("not a choice of core.cold.read: {other}"),
         },
         commit_window_us: values.u64("core.commit.window.us"),
+        large_batch_bytes: values.u64("core.large.batch.bytes"),
         busy_poll_us: values.u64("core.busy.poll.us"),
         background_shares: values.u32("core.background.shares"),
         io_workers_max: values.u32("core.io.workers"),

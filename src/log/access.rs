@@ -1,7 +1,7 @@
 //! What the shard asks of a log besides appends and reads: whether it would take a batch, where it starts, when it has moved on.
 
 use super::LogIndex;
-use super::core::CoreLog;
+use super::core::{CoreLog, State};
 use super::error::Refused;
 use super::partition::Mode;
 use crate::base::ids::Offset;
@@ -23,7 +23,10 @@ impl<D: Disk> CoreLog<D> {
             return Err(Refused::Busy);
         }
         state.writer.admit()?;
-        let outcome = state.commits.reserve(&state.disk, &mut state.ring, batch_bytes, false);
+        let outcome = match state.is_placed(log, batch_bytes) {
+            true => state.placements.admit(&state.writer),
+            false => state.commits.reserve(&state.disk, &mut state.ring, batch_bytes, false),
+        };
         match outcome {
             Err(Refused::Backlog) => state.counters.journal.refused_backlog += 1,
             Err(Refused::DiskFull) => state.counters.journal.refused_disk_full += 1,
@@ -34,10 +37,13 @@ impl<D: Disk> CoreLog<D> {
 
     /// Whether `admit` would put a batch of this size off because the disk is behind. Asked before a batch is checked, since those that were
     /// put off are taken up again each turn.
-    pub fn is_behind(&self, batch_bytes: usize) -> bool {
+    pub fn is_behind(&self, log: LogIndex, batch_bytes: usize) -> bool {
         let mut state = self.0.state.borrow_mut();
-        let is_behind =
-            state.writer.admit() == Err(Refused::Backlog) || state.commits.is_behind(&state.ring, batch_bytes);
+        let is_behind = state.writer.admit() == Err(Refused::Backlog)
+            || match state.is_placed(log, batch_bytes) {
+                true => state.placements.admit(&state.writer) == Err(Refused::Backlog),
+                false => state.commits.is_behind(&state.ring, batch_bytes),
+            };
         state.counters.journal.refused_backlog += u64::from(is_behind);
         is_behind
     }
@@ -66,5 +72,13 @@ impl<D: Disk> CoreLog<D> {
     /// Waits until `ready` is true; asks again whenever a write has completed, and after `notify`.
     pub async fn until(&self, ready: impl FnMut() -> bool) {
         self.0.signal.until(ready).await;
+    }
+}
+
+impl<D: Disk> State<D> {
+    /// Whether a batch of this size would go to the partition's segments first.
+    fn is_placed(&self, log: LogIndex, batch_bytes: usize) -> bool {
+        let State { placements, commits, writer, .. } = self;
+        self.log(log).is_some_and(|partition| placements.takes(partition, batch_bytes, commits, writer))
     }
 }

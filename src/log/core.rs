@@ -11,6 +11,7 @@ use super::journal::format::{BATCH_PREFIX_BYTES, Kind, RecordHeader};
 use super::journal::ring::Ring;
 use super::loading::IndexCache;
 use super::partition::{Mark, Mode, PartitionLog};
+use super::placing::Placements;
 use super::segment::tail::CHUNK_BYTES_MIN;
 use super::settings::LogSettings;
 use super::signal::Signal;
@@ -53,6 +54,7 @@ pub(crate) struct State<D: Disk> {
     pub by_id: HashMap<PartitionId, u32>,
     pub next_serial: u64,
     pub writer: Writer<D>,
+    pub placements: Placements,
     pub now: Now,
     pub counters: Counters,
     pub failed: Option<Fatal>,
@@ -80,6 +82,7 @@ impl<D: Disk> State<D> {
             by_id: HashMap::new(),
             next_serial: 1,
             writer: Writer::new(&settings),
+            placements: Placements::new(&settings),
             now: Now { mono: Nanos::default(), wall_ms: 0 },
             counters: Counters::default(),
             failed: None,
@@ -133,22 +136,28 @@ impl<D: Disk> State<D> {
             return Err(Refused::Failed);
         }
         self.writer.admit()?;
-        let State { disk, ring, commits, slots, writer, counters, now, .. } = self;
+        let State { disk, ring, commits, slots, writer, placements, counters, now, .. } = self;
         let partition = slots.get_mut(log.0 as usize).and_then(Option::as_mut).expect("append to an open partition");
         if partition.mode != Mode::Open {
             return Err(Refused::Busy);
         }
         assert_eq!(base_offset, partition.end_offset, "offsets are dense");
         assert_eq!(header.batch_bytes(), batch.len(), "exactly one batch");
-        commits.reserve(disk, ring, batch.len(), false)?;
+        let is_placed = placements.takes(partition, batch.len(), commits, writer);
+        match is_placed {
+            true => placements.admit(writer)?,
+            false => commits.reserve(disk, ring, batch.len(), false)?,
+        }
 
         let head = header.rewritten(base_offset, leader_epoch);
-        let mut prefix = [0; BATCH_PREFIX_BYTES];
-        prefix[..REWRITTEN_BYTES].copy_from_slice(&head);
-        prefix[REWRITTEN_BYTES..].copy_from_slice(&batch[REWRITTEN_BYTES..BATCH_PREFIX_BYTES]);
         let rest = &batch[REWRITTEN_BYTES..];
-        let record = record_header(Kind::Append, partition, partition.end_offset, batch.len());
-        let written = commits.push(record, &prefix, [&head, rest]);
+        let written = (!is_placed).then(|| {
+            let mut prefix = [0; BATCH_PREFIX_BYTES];
+            prefix[..REWRITTEN_BYTES].copy_from_slice(&head);
+            prefix[REWRITTEN_BYTES..].copy_from_slice(&batch[REWRITTEN_BYTES..BATCH_PREFIX_BYTES]);
+            let record = record_header(Kind::Append, partition, partition.end_offset, batch.len());
+            commits.push(record, &prefix, [&head, rest])
+        });
         // Where many partitions share the memory, a large chunk for each would be more than there is.
         partition.chunks.max = if writer.is_crammed() { CHUNK_BYTES_MIN } else { SEGMENT_PIECE_BYTES };
         let segments = partition.segments.len();
@@ -158,7 +167,14 @@ impl<D: Disk> State<D> {
         counters.journal.appends += 1;
         counters.journal.append_bytes += batch.len() as u64;
 
+        let Some(written) = written else {
+            counters.journal.placed += 1;
+            counters.journal.placed_bytes += batch.len() as u64;
+            placements.add(log, partition, batch.len() as u64);
+            return Ok(());
+        };
         let end = partition.end_place();
+        partition.promised = Mark { offset: partition.end_offset, place: end };
         match partition.unflushed.back_mut() {
             Some((sequence, place)) if *sequence == written.file_sequence => *place = end,
             _ => {
@@ -187,9 +203,7 @@ impl<D: Disk> State<D> {
         let written = commits.push(record, payload, [payload, &[]]);
         let is_checkpoint = matches!(kind, Kind::Checkpoint | Kind::Truncate);
         if is_checkpoint {
-            let file = ring.live_mut(written.file_sequence).expect("the file being written is live");
-            file.checkpoints += 1;
-            file.checkpointed.push(log.0);
+            ring.note_checkpoint(written.file_sequence, log);
             partition.checkpoints_pending += 1;
             partition.checkpoint_due = false;
             counters.journal.checkpoints += 1;
@@ -247,7 +261,10 @@ impl<D: Disk> State<D> {
         }
         if entry.end_offset > partition.durable.offset {
             partition.durable = Mark { offset: entry.end_offset, place: entry.end };
-            writer.on_durable(log, partition, retire_through, now.mono);
+            // Of what went to the segments first, nothing is left to be written.
+            if entry.checkpoints == 0 || partition.synced() < entry.end {
+                writer.on_durable(log, partition, retire_through, now.mono);
+            }
         }
         if entry.bytes > 0 {
             durable.push(Durable { log, end_offset: entry.end_offset, bytes: entry.bytes });
@@ -261,7 +278,7 @@ fn release_checkpoints<D: Disk>(ring: &mut Ring<D>, file_sequence: u32, count: u
     }
 }
 
-fn record_header<D: Disk>(
+pub(crate) fn record_header<D: Disk>(
     kind: Kind,
     partition: &PartitionLog<D>,
     offset: Offset,
@@ -280,7 +297,7 @@ fn record_header<D: Disk>(
 }
 
 /// Adds to the open commit what it will mean for `partition`: one entry for each, however many records.
-fn note_commit<D: Disk>(
+pub(crate) fn note_commit<D: Disk>(
     commits: &mut Commits<D>,
     partition: &mut PartitionLog<D>,
     log: LogIndex,
@@ -288,10 +305,10 @@ fn note_commit<D: Disk>(
     bytes: u64,
     checkpoint: bool,
 ) {
-    let end = partition.end_place();
+    let Mark { offset: end_offset, place: end } = partition.promised;
     let is_same = partition.commit_id == written.commit_id;
     if is_same && let Some(entry) = commits.open_entry(written.commit_id, partition.commit_entry) {
-        entry.end_offset = partition.end_offset;
+        entry.end_offset = end_offset;
         entry.end = end;
         entry.bytes += bytes;
         entry.checkpoints += u32::from(checkpoint);
@@ -301,7 +318,7 @@ fn note_commit<D: Disk>(
     partition.commit_entry = commits.push_entry(CommitEntry {
         slot: log.0,
         serial: partition.serial,
-        end_offset: partition.end_offset,
+        end_offset,
         end,
         bytes,
         checkpoints: u32::from(checkpoint),
@@ -311,7 +328,7 @@ fn note_commit<D: Disk>(
 impl<D: Disk> CoreLog<D> {
     /// Appends one batch, which was checked, at `base_offset`. It becomes readable at once and durable with a later completion.
     ///
-    /// Copies the batch twice (journal, tail) and submits nothing. `base_offset` is the log's end.
+    /// Copies the batch twice (journal, tail), or, if it is large, once (tail), and submits nothing. `base_offset` is the log's end.
     ///
     /// # Errors
     /// See [`Refused`]; nothing was kept then.
@@ -333,13 +350,16 @@ impl<D: Disk> CoreLog<D> {
         outcome
     }
 
-    /// Ends a turn: seals and submits what was appended, and starts whatever else can go.
+    /// Ends a turn: seals and submits what was appended, and starts whatever else can go. `producers` is what the shard wants back of a
+    /// partition after a crash, as of now, which is that end offset; it is asked for where large batches were appended.
     ///
     /// # Errors
     /// A [`Fatal`] that anything since the last turn has met; the core must stop.
-    pub fn end_of_turn(&self, now: Now) -> Result<(), Fatal> {
+    pub fn end_of_turn(&self, now: Now, producers: impl FnMut(LogIndex, Offset) -> Vec<u8>) -> Result<(), Fatal> {
         let mut state = self.0.state.borrow_mut();
         state.now = now;
+        state.close_stretches(producers);
+        state.retry_stalled();
         let State { commits, disk, .. } = &mut *state;
         commits.submit(disk, now.mono, true);
         self.keep_up(&mut state);

@@ -126,14 +126,14 @@ impl<D: Disk> CoreLog<D> {
     /// # Errors
     /// The core has failed.
     pub async fn until_durable(&self) -> Result<(), LogError> {
+        let placed = self.0.state.borrow().placements.next_number();
+        let is_past = |is_past: &dyn Fn(&State<D>) -> bool| {
+            let state = self.0.state.borrow();
+            state.failed.is_some() || is_past(&state)
+        };
+        self.0.signal.until(|| is_past(&|state| state.placements.are_committed(placed))).await;
         let before = self.0.state.borrow().commits.next_sequence();
-        self.0
-            .signal
-            .until(|| {
-                let state = self.0.state.borrow();
-                state.failed.is_some() || state.commits.durable_sequence() >= before
-            })
-            .await;
+        self.0.signal.until(|| is_past(&|state| state.commits.durable_sequence() >= before)).await;
         match &self.0.state.borrow().failed {
             Some(fatal) => Err(LogError::Fatal(fatal.clone())),
             None => Ok(()),
@@ -231,10 +231,12 @@ impl<D: Disk> State<D> {
     pub fn checkpoint(&mut self, log: LogIndex, kind: Kind, producers: &[u8]) -> Result<(), Refused> {
         let Some(partition) = self.log_mut(log) else { return Ok(()) };
         partition.checkpoint_due = false;
-        if kind == Kind::Checkpoint && partition.mode == Mode::Closed {
-            // It is cut or deleted, which the journal may know already; if it stays, it is asked for again.
+        if kind == Kind::Checkpoint && (partition.mode == Mode::Closed || partition.placing.is_busy()) {
+            // It is cut or deleted, which the journal may know already; if it stays, it is asked for again. Or large batches are on their way
+            // to its segments, which would be vouched for: they bring a checkpoint of their own.
             return Ok(());
         }
+        partition.placing.note_producers(producers.len());
         let end_offset = partition.end_offset;
         let payload = partition.checkpoint(producers).encode();
         self.append_control(log, kind, end_offset, &payload)

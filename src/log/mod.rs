@@ -16,7 +16,7 @@
 //! turns and completions to go on.
 //!
 //! By file: `core` (state, hot calls) → `journal/commit` (group commit) → `journal/ring` (files) · `partition`, `segment/*` (tail, index,
-//! positions) → `writer` (tail to segment) → `background` (tasks) · `reader`, `loading`, `lookup`, `cursor` · `manage` (open, close) ·
+//! positions) → `writer` (tail to segment), `placing` (large batches, to the segment first) → `background` (tasks) · `reader`, `loading`, `lookup`, `cursor` · `manage` (open, close) ·
 //! `truncation`, `retention`, `deletion`, `handover`, `verify` · `journal/scan` → `recovery`.
 
 mod access;
@@ -34,6 +34,7 @@ mod loading;
 mod lookup;
 mod manage;
 mod partition;
+mod placing;
 mod reader;
 mod recovery;
 mod retention;

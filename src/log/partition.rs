@@ -1,6 +1,7 @@
 //! One partition's log as this core holds it: offsets, segments, leader epochs, and which journal files still owe it. Submits nothing itself.
 
 use super::journal::format::{Checkpoint, EpochStart};
+use super::placing::Placing;
 use super::segment::tail::ChunkSizes;
 use super::segment::{Segment, SegmentFile};
 use super::settings::PartitionSettings;
@@ -51,6 +52,9 @@ pub(crate) struct PartitionLog<D: Disk> {
     pub end_offset: Offset,
     /// End of what the journal holds durably.
     pub durable: Mark,
+    /// End of what it has been given.
+    pub promised: Mark,
+    pub placing: Placing,
     /// Oldest first; never empty.
     pub segments: VecDeque<Segment<D>>,
     /// All segments with a smaller base offset are durable …
@@ -96,6 +100,8 @@ impl<D: Disk> PartitionLog<D> {
             start_offset: start,
             end_offset: start,
             durable: Mark { offset: start, place },
+            promised: Mark { offset: start, place },
+            placing: Placing::default(),
             segments: VecDeque::from([Segment::new(start)]),
             clean_before: start,
             closed_before: start,
@@ -122,6 +128,7 @@ impl<D: Disk> PartitionLog<D> {
         let (base, end) = (self.active().base_offset, self.end_place());
         (self.clean_before, self.closed_before) = (base, base);
         self.durable = Mark { offset: self.end_offset, place: end };
+        self.promised = self.durable;
     }
 
     /// Looks for segments that are not durable, or not closed, from the first one again.
@@ -222,8 +229,13 @@ impl<D: Disk> PartitionLog<D> {
         self.closed_before
     }
 
-    /// A batch boundary at or before `synced`, with its offset.
+    /// A batch boundary at or before `synced`, with its offset; not before what is only in the segments.
     pub fn synced_mark(&mut self) -> Mark {
+        let mark = self.indexed_mark();
+        self.placing.placed().filter(|placed| placed.offset > mark.offset).unwrap_or(mark)
+    }
+
+    fn indexed_mark(&mut self) -> Mark {
         let place = self.synced();
         let at = self.segments.partition_point(|segment| segment.base_offset <= place.segment).saturating_sub(1);
         let segment = &self.segments[at];
@@ -240,11 +252,16 @@ impl<D: Disk> PartitionLog<D> {
         }
     }
 
+    /// The name of the partition's directory.
+    pub fn dir_name(&self) -> String {
+        self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     /// The partition as recovery would need it if nothing more were written.
     pub fn checkpoint(&mut self, producers: &[u8]) -> Checkpoint {
         let mark = self.synced_mark();
         Checkpoint {
-            dir: self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            dir: self.dir_name(),
             start_offset: self.start_offset,
             end_offset: self.end_offset,
             segment_end_offset: mark.offset,
@@ -282,7 +299,7 @@ impl<D: Disk> PartitionLog<D> {
     /// How far the segments must be durable soon, however little that is to write.
     pub fn target(&self, retire_through: Option<u32>) -> Option<Place> {
         let owed = self.unflushed.front().filter(|(sequence, _)| Some(*sequence) <= retire_through);
-        self.flush_to.max(owed.map(|(_, end)| *end))
+        self.flush_to.max(owed.map(|(_, end)| *end)).max(self.placing.end())
     }
 
     /// Something before the target is not on its way to its segment.
@@ -306,24 +323,29 @@ impl<D: Disk> PartitionLog<D> {
         self.segments.range(from..)
     }
 
-    /// How far bytes of `segment` are durable in the journal.
-    fn durable_in(&self, segment: &Segment<D>) -> u64 {
-        let durable = self.durable.place;
-        match segment.base_offset.cmp(&durable.segment) {
+    /// How far the segments may be written: what the journal holds durably, and what goes to them first.
+    pub fn writable(&self) -> Place {
+        self.placing.end().map_or(self.durable.place, |end| end.max(self.durable.place))
+    }
+
+    /// How far `segment` may be written.
+    fn writable_in(&self, segment: &Segment<D>) -> u64 {
+        let writable = self.writable();
+        match segment.base_offset.cmp(&writable.segment) {
             std::cmp::Ordering::Less => segment.bytes,
-            std::cmp::Ordering::Equal => durable.position,
+            std::cmp::Ordering::Equal => writable.position,
             std::cmp::Ordering::Greater => 0,
         }
     }
 
-    /// All that is durable in the journal is on its way to the segments.
+    /// All that may be written is on its way to the segments.
     pub fn is_submitted(&self) -> bool {
-        self.unfinished().all(|segment| segment.submitted >= self.durable_in(segment))
+        self.unfinished().all(|segment| segment.submitted >= self.writable_in(segment))
     }
 
     /// … is in the segments' files.
     pub fn is_written(&self) -> bool {
-        self.unfinished().all(|segment| segment.written >= self.durable_in(segment))
+        self.unfinished().all(|segment| segment.written >= self.writable_in(segment))
     }
 
     /// All that was to be flushed is durable in the segments.

@@ -62,7 +62,11 @@ impl<D: Disk> CoreLog<D> {
             return self.until_durable().await;
         }
         self.when_possible(|state| {
-            state.log_of(log, serial).ok_or(Refused::Busy)?;
+            let partition = state.log_of(log, serial).ok_or(Refused::Busy)?;
+            if offset > partition.promised.offset {
+                // Large batches before it are on their way to the segments: the journal must not name what a crash may take.
+                return Err(Refused::Backlog);
+            }
             state.append_control(log, Kind::StartOffset, offset, &[])?;
             if let Some(partition) = state.log_mut(log) {
                 partition.start_offset = partition.start_offset.max(offset);

@@ -36,6 +36,11 @@ pub struct LogSettings {
     pub flush_age_ms: u64,
     /// With this many partitions waiting to be written, syncs are made for all of them together.
     pub crowd: usize,
+    /// A batch of this size goes to its partition's segment first, and not through the journal (`placing`), where twice as much is on its way
+    /// to the disk.
+    pub large_batch_bytes: usize,
+    /// Bytes that may be on their way so before appends are refused.
+    pub placing_bytes_max: u64,
     /// Memory for batches of the journal at a start after a crash; with more to replay, the journal is read twice.
     pub recovery_bytes_max: usize,
 }
@@ -48,11 +53,13 @@ impl Default for LogSettings {
             commit_window_us: 0,
             backlog_bytes: 8 << 20,
             tail_bytes: 256 << 20,
-            pieces_in_flight_max: 8,
+            pieces_in_flight_max: 16,
             index_cache_bytes: 16 << 20,
             readers_max: 2048,
             flush_age_ms: 5_000,
             crowd: CROWD,
+            large_batch_bytes: 512 << 10,
+            placing_bytes_max: 16 << 20,
             recovery_bytes_max: RECOVERY_TAILS_MAX * (256 << 20),
         }
     }
@@ -65,6 +72,7 @@ impl LogSettings {
             journal_file_bytes: core.journal.file_bytes,
             journal_bytes: core.journal.bytes,
             commit_window_us: core.commit_window_us,
+            large_batch_bytes: usize::try_from(core.large_batch_bytes).unwrap_or(usize::MAX),
             tail_bytes: core.tail_memory_bytes as usize,
             recovery_bytes_max: RECOVERY_TAILS_MAX * core.tail_memory_bytes as usize,
             ..LogSettings::default()

@@ -257,6 +257,8 @@ impl<D: Disk> PartitionLog<D> {
         self.forget_hints();
         let place = self.end_place();
         self.durable = Mark { offset: end, place };
+        self.promised = self.durable;
+        self.placing.cut(self.durable);
         self.flush_to = self.flush_to.min(Some(place));
         for (_, owed) in &mut self.unflushed {
             *owed = place.min(*owed);

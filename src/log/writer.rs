@@ -1,9 +1,9 @@
 //! Moves durable bytes from tails into segments: whole chunks as they fill, less where journal files or memory must be freed.
 //!
-//! Only what the journal holds durably is written, so a segment never knows more than the journal. Never on the path of an
-//! acknowledgement. Large pieces are written without waiting for the device and synced once for each journal file that waits for them; small
-//! ones carry their own sync. Where many partitions wait, none does: one sync of the whole filesystem then serves hundreds of files, and the
-//! names of new ones with them.
+//! Only what the journal holds durably is written, so a segment never knows more than the journal, and never on the path of an acknowledgement;
+//! but for large batches (`placing`), whose acknowledgement waits for it. Large pieces are written without waiting for the device and synced
+//! once for each journal file that waits for them; small ones carry their own sync. Where many partitions wait, none does: one sync of the
+//! whole filesystem then serves hundreds of files, and the names of new ones with them.
 
 use super::LogIndex;
 use super::core::State;
@@ -84,6 +84,8 @@ pub(crate) struct Writer<D: Disk> {
     pub syncing_together: bool,
     /// Since when `syncs` are gathered, while they are.
     gathering_since: Option<Nanos>,
+    /// An acknowledgement waits for one of them.
+    is_sync_urgent: bool,
     creating: usize,
     /// Partitions whose files are made when others have been. They count as queued.
     to_create: VecDeque<LogIndex>,
@@ -140,6 +142,7 @@ impl<D: Disk> Writer<D> {
             crowd: settings.crowd,
             syncing_together: false,
             gathering_since: None,
+            is_sync_urgent: false,
             creating: 0,
             to_create: VecDeque::new(),
             tail_bytes: 0,
@@ -208,10 +211,11 @@ impl<D: Disk> Writer<D> {
         }
         let many = self.is_crowded() || self.syncs.len() >= self.crowd;
         let since = *self.gathering_since.get_or_insert(now);
-        if many && now.since(since) < GATHER_SYNCS_MS * 1_000_000 {
+        if many && !self.is_sync_urgent && now.since(since) < GATHER_SYNCS_MS * 1_000_000 {
             return Vec::new();
         }
         self.gathering_since = None;
+        self.is_sync_urgent = false;
         self.syncing_together = self.syncs.len() >= self.crowd;
         std::mem::take(&mut self.syncs)
     }
@@ -274,7 +278,7 @@ impl<D: Disk> Writer<D> {
             let Some(log) = self.queue.pop_front() else { return };
             let Some(partition) = slots.get_mut(log.0 as usize).and_then(Option::as_mut) else { continue };
             partition.queued = false;
-            if partition.mode == Mode::Closed {
+            if partition.mode == Mode::Closed && !partition.placing.is_busy() {
                 continue;
             }
             let forced = partition.is_forced(retire_through);
@@ -322,7 +326,10 @@ impl<D: Disk> Writer<D> {
         let (closed, serial) = (partition.closed_before(), partition.serial);
         // Only when all that is to be written is: one sync for all of it.
         let (written, synced) = (partition.written(), partition.synced());
-        let target = partition.target(retire_through).filter(|target| synced < *target && *target <= written);
+        let next_end = partition.placing.next_end();
+        let targets = [partition.target(retire_through), next_end].into_iter().flatten();
+        let target = targets.filter(|target| synced < *target && *target <= written).max();
+        let is_urgent = next_end.is_some_and(|end| synced < end && end <= written);
         let from = partition.segments.partition_point(|segment| segment.base_offset < closed);
         for segment in partition.segments.range_mut(from..) {
             let finished = segment.sealed && segment.written == segment.bytes;
@@ -330,6 +337,7 @@ impl<D: Disk> Writer<D> {
             let lacks = segment.synced < segment.written || finished;
             if wanted && lacks && !segment.syncing && segment.is_open() && segment.allocating.is_none() {
                 segment.syncing = true;
+                self.is_sync_urgent |= is_urgent;
                 self.syncs.push(Errand { chore: Chore::Sync, log, serial, segment: segment.base_offset });
             }
         }
@@ -338,14 +346,14 @@ impl<D: Disk> Writer<D> {
 
 /// What to write next of `partition`. `forced`: also what does not fill a piece; `crowded`: it will be synced with others.
 fn next_step<D: Disk>(disk: &D, partition: &mut PartitionLog<D>, forced: bool, crowded: bool) -> Step<D::Buffer> {
-    let durable = partition.durable.place;
+    let writable = partition.writable();
     let clean = partition.clean_before;
     let from = partition.segments.partition_point(|segment| segment.base_offset < clean);
     for segment in partition.segments.range_mut(from..) {
-        if segment.base_offset > durable.segment {
+        if segment.base_offset > writable.segment {
             break;
         }
-        let limit = if segment.base_offset == durable.segment { durable.position } else { segment.bytes };
+        let limit = if segment.base_offset == writable.segment { writable.position } else { segment.bytes };
         if segment.submitted >= limit {
             continue;
         }
@@ -475,6 +483,7 @@ impl<D: Disk> State<D> {
             writer.enqueue(log, partition);
         }
         ring.free_oldest(commits.oldest_pending_file(), &mut counters.journal);
+        self.commit_stretches(log);
     }
 }
 

@@ -288,7 +288,12 @@ impl<D: Disk> Shard<D> {
             self.tick(now);
         }
         self.write_snapshots(now);
-        if let Err(fatal) = self.log.end_of_turn(now) {
+        let Shard { log, by_log, partitions, .. } = self;
+        let producers = |log: LogIndex, _| {
+            let slot = by_log[log.0 as usize].expect("what a partition was given is closed before it is forgotten");
+            partitions[slot as usize].state.producers().snapshot()
+        };
+        if let Err(fatal) = log.end_of_turn(now, producers) {
             self.fail(&fatal);
         }
     }

@@ -219,6 +219,8 @@ impl<D: Disk> Shard<D> {
     pub(super) fn vacate(&mut self, slot: u32, log: LogIndex, error: ErrorCode) {
         self.fail_producing(slot, error);
         self.fetch_waiters.on_changed(slot, &mut self.ready_fetches);
+        let producers = self.partitions[slot as usize].state.producers();
+        self.log.close_stretch(log, |_| producers.snapshot());
         self.by_log[log.0 as usize] = None;
         self.vacant_slots.push(slot);
     }

@@ -118,7 +118,7 @@ impl<D: Disk> Shard<D> {
         if self.disk_full {
             return refused(ErrorCode::KafkaStorageError, Some("The disk is full: free space, or lower retention."));
         }
-        if self.log.is_behind(records.len()) {
+        if self.log.is_behind(self.partitions[slot as usize].log, records.len()) {
             return Outcome::Backlog;
         }
         let header = match batch::check_produced(records) {

@@ -12,7 +12,12 @@ use ringlog::log::{CoreLog, LogIndex, LogSettings, Piece, ReadError, Refused};
 pub type Batches = Vec<(Offset, Offset, Vec<u8>)>;
 
 /// A log so small that everything in it happens often.
-pub fn small_settings(recovery_bytes_max: usize, crowd: usize, commit_window_us: u64) -> LogSettings {
+pub fn small_settings(
+    recovery_bytes_max: usize,
+    crowd: usize,
+    commit_window_us: u64,
+    large_batch_bytes: usize,
+) -> LogSettings {
     LogSettings {
         journal_file_bytes: 256 << 10,
         journal_bytes: 1 << 20,
@@ -24,6 +29,8 @@ pub fn small_settings(recovery_bytes_max: usize, crowd: usize, commit_window_us:
         readers_max: 2,
         flush_age_ms: 50,
         crowd,
+        large_batch_bytes,
+        placing_bytes_max: 128 << 10,
         recovery_bytes_max,
     }
 }

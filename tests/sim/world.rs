@@ -2,6 +2,7 @@
 
 use super::disk::{SimDisk, SimFile};
 use super::rng::Rng;
+use ringlog::base::ids::Offset;
 use ringlog::base::time::{Nanos, Now};
 use ringlog::log::{CoreLog, Durable, Fatal};
 use ringlog::shard::commands::{Answer, Message, RequestId};
@@ -26,6 +27,11 @@ impl Wake for Flag {
 struct Task {
     future: Pin<Box<dyn Future<Output = ()>>>,
     woken: Arc<Flag>,
+}
+
+/// What a shard would want back of a partition that ends at `end`: here nothing but that.
+pub fn blob(end: Offset) -> Vec<u8> {
+    end.to_be_bytes().to_vec()
 }
 
 /// One machine: its disk outlives crashes, its tasks do not.
@@ -127,9 +133,10 @@ impl World {
         }
         for log in [self.log.clone(), self.second.clone()].into_iter().flatten() {
             for due in log.take_checkpoints_due(2) {
-                let _ = log.checkpoint(due, b"producers");
+                let end = log.offsets(due).map_or(0, |(_, end)| end);
+                let _ = log.checkpoint(due, &blob(end));
             }
-            if let Err(fatal) = log.end_of_turn(self.now) {
+            if let Err(fatal) = log.end_of_turn(self.now, |_, end| blob(end)) {
                 self.fatal = Some(fatal);
             }
         }

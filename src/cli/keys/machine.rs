@@ -111,6 +111,14 @@ pub const CORE: Section = Section {
         )
         .per_core(),
         key(
+            "core.large.batch.bytes",
+            bytes(1 << 10, TIB),
+            "524288",
+            "A batch of this size is written to its partition's segment at once, and not to the journal before, while twice as much\n\
+             is on its way to the disk: once instead of twice. Its acknowledgement waits for a sync of that segment.",
+        )
+        .per_core(),
+        key(
             "core.background.shares",
             count(1, 1000),
             "10",

@@ -118,6 +118,12 @@ impl<D: Disk> Commits<D> {
         self.durable_sequence
     }
 
+    /// Bytes that are on their way to the disk, or wait for it.
+    pub fn waiting_bytes(&self) -> usize {
+        let in_flight: usize = self.in_flight.iter().map(|arena| arena.buffer.len()).sum();
+        self.open.as_ref().map_or(0, |open| open.buffer.len()) + self.sealed_bytes + in_flight
+    }
+
     /// Whether `reserve` puts a batch of this size off: the open commit has no room for it, and with that one as much would wait for the disk
     /// as may; or the ring has used what room it has for batches.
     pub fn is_behind(&self, ring: &Ring<D>, batch_bytes: usize) -> bool {

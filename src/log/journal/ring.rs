@@ -9,6 +9,7 @@
 use super::format::{FIRST_COMMIT_AT, FileHeader};
 use crate::base::counters::JournalCounters;
 use crate::base::limits::DISK_BLOCK_BYTES;
+use crate::log::LogIndex;
 use crate::log::dir;
 use crate::log::error::{Fatal, Refused, is_disk_full};
 use crate::log::settings::LogSettings;
@@ -187,6 +188,13 @@ impl<D: Disk> Ring<D> {
             appended: Vec::new(),
             checkpointed: Vec::new(),
         });
+    }
+
+    /// A checkpoint of the partition in this slot was put into the file of that sequence, which is being written.
+    pub fn note_checkpoint(&mut self, sequence: u32, log: LogIndex) {
+        let file = self.live_mut(sequence).expect("the file being written is live");
+        file.checkpoints += 1;
+        file.checkpointed.push(log.0);
     }
 
     /// Files up to this sequence are to be freed: half of the ring is kept for what segments have yet to take over.
