@@ -53,7 +53,7 @@ impl Default for LogSettings {
             commit_window_us: 0,
             backlog_bytes: 8 << 20,
             tail_bytes: 256 << 20,
-            pieces_in_flight_max: 16,
+            pieces_in_flight_max: 8,
             index_cache_bytes: 16 << 20,
             readers_max: 2048,
             flush_age_ms: 5_000,
