@@ -7,6 +7,7 @@ mod sim;
 
 use ringlog::base::error::ErrorCode;
 use ringlog::base::ids::{CoreIndex, Offset, PartitionId};
+use ringlog::base::measures::Measures;
 use ringlog::base::record::BatchBuilder;
 use ringlog::shard::Shard;
 use ringlog::shard::commands::{
@@ -18,7 +19,7 @@ use sim::disk::{SimDisk, SimFile};
 use sim::model::for_seeds;
 use sim::shards::{outside, settings};
 use sim::world::World;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -184,6 +185,8 @@ impl Run {
 
 #[test]
 fn nothing_is_refused_or_overtaken_between_three_cores() {
+    // Batches that went to their segments first, over all seeds.
+    let placed = Cell::new(0);
     for_seeds(|seed| {
         let mut run = Run::start(seed);
         while run.moved < MOVES {
@@ -222,5 +225,11 @@ fn nothing_is_refused_or_overtaken_between_three_cores() {
             run.ask(0, core, Command::ListOffsets(vec![part]), Asked::Other);
         }
         run.until_answered();
+        for core in 0..CORES {
+            let mut measures = Measures::default();
+            run.shard(core).borrow().count_into(&mut measures);
+            placed.set(placed.get() + measures.counters.journal.placed);
+        }
     });
+    assert!(placed.get() > 0, "moves met none that went to its segment first");
 }

@@ -28,6 +28,8 @@ pub fn settings(core: u16, core_count: u16) -> ShardSettings {
             journal_bytes: 1 << 20,
             tail_bytes: 4 << 20,
             flush_age_ms: 50,
+            // Many batches go to their segments first.
+            large_batch_bytes: 300,
             ..LogSettings::default()
         },
         groups: GroupSettings::default(),
