@@ -193,6 +193,18 @@ impl<D: Disk> State<D> {
     /// # Errors
     /// As `append`; records that free journal space find room where appends do not.
     pub fn append_control(&mut self, log: LogIndex, kind: Kind, offset: Offset, payload: &[u8]) -> Result<(), Refused> {
+        self.push_control(log, kind, offset, payload, None)
+    }
+
+    /// As `append_control`. `placed`: how far the record vouches for what is durable in the segments only, and how many bytes of batches those are.
+    pub fn push_control(
+        &mut self,
+        log: LogIndex,
+        kind: Kind,
+        offset: Offset,
+        payload: &[u8],
+        placed: Option<(Mark, u64)>,
+    ) -> Result<(), Refused> {
         if self.failed.is_some() {
             return Err(Refused::Failed);
         }
@@ -208,7 +220,8 @@ impl<D: Disk> State<D> {
             partition.checkpoint_due = false;
             counters.journal.checkpoints += 1;
         }
-        note_commit(commits, partition, log, &written, 0, is_checkpoint);
+        partition.promised = placed.map_or(partition.promised, |(end, _)| end);
+        note_commit(commits, partition, log, &written, placed.map_or(0, |(_, bytes)| bytes), is_checkpoint);
         Ok(())
     }
 
@@ -278,7 +291,7 @@ fn release_checkpoints<D: Disk>(ring: &mut Ring<D>, file_sequence: u32, count: u
     }
 }
 
-pub(crate) fn record_header<D: Disk>(
+fn record_header<D: Disk>(
     kind: Kind,
     partition: &PartitionLog<D>,
     offset: Offset,
@@ -297,7 +310,7 @@ pub(crate) fn record_header<D: Disk>(
 }
 
 /// Adds to the open commit what it will mean for `partition`: one entry for each, however many records.
-pub(crate) fn note_commit<D: Disk>(
+fn note_commit<D: Disk>(
     commits: &mut Commits<D>,
     partition: &mut PartitionLog<D>,
     log: LogIndex,

@@ -8,7 +8,7 @@
 //! that one is durable, as commits of the journal do.
 
 use super::LogIndex;
-use super::core::{CoreLog, State, note_commit, record_header};
+use super::core::{CoreLog, State};
 use super::error::Refused;
 use super::journal::commit::Commits;
 use super::journal::format::{Checkpoint, EpochStart, Kind};
@@ -49,8 +49,6 @@ pub(crate) struct Placing {
     placed: Option<Mark>,
     /// Bytes of the producers' state when it was last written.
     producers_bytes: usize,
-    /// Its checkpoint found no room in the journal.
-    is_stalled: bool,
 }
 
 impl Placing {
@@ -203,25 +201,18 @@ impl<D: Disk> State<D> {
     /// Tries those once more for whose checkpoint there was no room.
     pub fn retry_stalled(&mut self) {
         for log in std::mem::take(&mut self.placements.stalled) {
-            if let Some(partition) = self.log_mut(log) {
-                partition.placing.is_stalled = false;
-                self.commit_stretches(log);
-            }
+            self.commit_stretches(log);
         }
     }
 
     /// Puts a checkpoint of the partition into the open commit where stretches of it are durable in the segments.
     pub fn commit_stretches(&mut self, log: LogIndex) {
-        if self.failed.is_some() {
-            return;
-        }
-        let State { placements, slots, ring, commits, counters, disk, .. } = self;
-        let partition = slots.get_mut(log.0 as usize).and_then(Option::as_mut);
-        let Some(partition) = partition.filter(|partition| !partition.placing.closed.is_empty()) else { return };
+        let partition = self.log_mut(log).filter(|partition| partition.placing.is_busy());
+        let Some(partition) = partition else { return };
         let synced = partition.synced();
         let count = partition.placing.durable(synced);
         let Some(last) = count.checked_sub(1).map(|last| &partition.placing.closed[last]) else { return };
-        let (end, epochs, producers) = (last.end, last.epochs.clone(), last.producers.clone());
+        let end = last.end;
         let checkpoint = Checkpoint {
             dir: partition.dir_name(),
             start_offset: partition.start_offset,
@@ -229,30 +220,23 @@ impl<D: Disk> State<D> {
             segment_end_offset: end.offset,
             segment_base: end.place.segment,
             segment_position: end.place.position,
-            epochs,
-            producers,
+            epochs: last.epochs.clone(),
+            producers: last.producers.clone(),
         };
-        let payload = checkpoint.encode();
-        if commits.reserve(disk, ring, payload.len(), true).is_err() {
-            if !std::mem::replace(&mut partition.placing.is_stalled, true) {
-                placements.stalled.push(log);
+        let bytes = partition.placing.closed.iter().take(count).map(|stretch| stretch.bytes).sum();
+        if self.push_control(log, Kind::Checkpoint, end.offset, &checkpoint.encode(), Some((end, bytes))).is_err() {
+            if !self.placements.stalled.contains(&log) {
+                self.placements.stalled.push(log);
             }
             return;
         }
-        let record = record_header(Kind::Checkpoint, partition, end.offset, payload.len());
-        let written = commits.push(record, &payload, [&payload, &[]]);
-        ring.note_checkpoint(written.file_sequence, log);
-        partition.checkpoints_pending += 1;
-        counters.journal.checkpoints += 1;
-        partition.promised = end;
+        let State { placements, slots, .. } = self;
+        let partition = slots[log.0 as usize].as_mut().expect("it was just found");
         partition.placing.placed = Some(end);
-        let mut bytes = 0;
         for stretch in partition.placing.closed.drain(..count) {
             placements.outstanding.remove(&stretch.number);
-            bytes += stretch.bytes;
         }
         placements.bytes -= bytes;
-        note_commit(commits, partition, log, &written, bytes, true);
     }
 }
 
